@@ -1,0 +1,3 @@
+"""tgi: serve, download, quantize and benchmark large language models."""
+
+__version__ = "4.0.0"

@@ -1,0 +1,42 @@
+"""Reads weights as they lie on disk, mapped and never copied, without torch.
+
+`open_checkpoint(path)` answers with one of the two readers, which look the same to whoever loads a model: tensors under
+the names of the transformers library, and a configuration under the keys of config.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class RawTensor:
+    """One tensor's bytes as stored.
+
+    `layout` is the storage format, by its GGUF name: "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
+    "Q2_K" ... "Q6_K" (safetensors: the first three, besides integers such as "I32"). `shape` is in torch's order
+    (outermost first), in elements. `data` is a one-dimensional uint8 view of the mapped file: it keeps the map alive.
+    """
+
+    name: str
+    layout: str
+    shape: tuple[int, ...]
+    data: npt.NDArray[np.uint8]
+
+
+class Checkpoint(Protocol):
+    """A model's weights and configuration."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration under config.json's keys (derived from the metadata for a GGUF file)."""
+
+    def names(self) -> frozenset[str]:
+        """All tensor names, as the transformers library writes them."""
+
+    def tensor(self, name: str) -> RawTensor:
+        """One tensor. Raises: ModelError naming what is missing and the nearest names that exist."""

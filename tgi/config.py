@@ -1,0 +1,270 @@
+"""Every setting of `tgi serve`, written once: this is where flags, environment names, help and documentation come from.
+
+A field `max_total_tokens` is the flag `--max-total-tokens` and the environment variable `MAX_TOTAL_TOKENS` (TGI's
+names, spec/cli.md section 1). `tgi.cli.options` turns the fields into click options; nothing else reads the
+environment. A `Config` is frozen, complete and checked; what is learnt later is in `EngineReady`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tgi.errors import ConfigError
+
+DTYPES = ("float16", "bfloat16", "float32")
+QUANTIZE = (
+    "awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin",
+    "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "fp8",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What the command line needs to know of a field, beside its name, type and default."""
+
+    help: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    short: str = ""  # "-p"
+    aliases: tuple[str, ...] = ()
+    env: str = ""  # when it is not the upper-cased name
+    multiple: bool = False
+    hidden: bool = False
+    refuse: Callable[[Any], str | None] | None = None  # value -> why it cannot be honoured yet, or None
+    note: str = ""  # shown as a warning when the flag is given: accepted for TGI's sake, and why it changes nothing
+
+
+def flag(default: Any, help: str, **details: Any) -> Any:
+    """A dataclass field that is also a command-line flag; `details` are the fields of `Flag`."""
+    return dataclasses.field(default=default, metadata={"flag": Flag(help=help, **details)})
+
+
+def _later(what: str, instead: str) -> Callable[[Any], str | None]:
+    """A refusal of every value but None, False and 0: the feature does not exist yet."""
+    return lambda value: f"{what} is not available yet; {instead}" if value else None
+
+
+def _one_shard(value: int | None) -> str | None:
+    return None if value in (None, 1) else "tensor parallelism is not available yet; use 1, or leave the flag out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Which weights to serve, and how they are held."""
+
+    model_id: str | None = flag(
+        None, "model to serve: a hub id, a local folder or a .gguf file; default: SmolLM2-135M-Instruct"
+    )
+    revision: str | None = flag(None, "branch, tag, commit or refs/pr/N of the hub repository")
+    sharded: bool | None = flag(None, "split the model over several devices", refuse=_later(
+        "sharding", "leave the flag out"))  # fmt: skip
+    num_shard: int | None = flag(None, "number of devices to split the model over", refuse=_one_shard)
+    quantize: str | None = flag(
+        None, "quantize weights at load; GGUF files are read as they are, without it",
+        choices=QUANTIZE, refuse=_later("quantizing at load", "serve a quantized .gguf file instead"),
+    )  # fmt: skip
+    speculate: int | None = flag(None, "draft tokens a step", unit="tokens", refuse=_later(
+        "speculation", "leave the flag out or use 0"))  # fmt: skip
+    dtype: str | None = flag(
+        None, "store weights and KV cache as this type; default: as in the checkpoint", choices=DTYPES
+    )
+    kv_cache_dtype: str | None = flag(
+        None, "store the KV cache as this type", choices=("fp8_e4m3fn", "fp8_e5m2"),
+        refuse=_later("an fp8 KV cache", "leave the flag out"),
+    )  # fmt: skip
+    trust_remote_code: bool = flag(
+        False, "accepted for TGI's sake",
+        note="no code from a model repository is ever run: supported models run on tgi's own code",
+    )  # fmt: skip
+    disable_custom_kernels: bool = flag(False, "compute with torch instead of the native kernels (slow)")
+    rope_scaling: str | None = flag(None, "replace the model's RoPE scaling", choices=("linear", "dynamic"))
+    rope_factor: float | None = flag(None, "factor of --rope-scaling; alone it means linear")
+    tokenizer_config_path: Path | None = flag(None, "another tokenizer_config.json, for its chat template")
+    huggingface_hub_cache: Path | None = flag(None, "folder of the hub cache")
+    weights_cache_override: Path | None = flag(None, "flat folder that holds all files of the model; no download")
+    lora_adapters: str | None = flag(None, "adapters to load, comma separated", refuse=_later(
+        "LoRA", "merge the adapter into the model first"))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request, and all requests together, may ask for."""
+
+    max_concurrent_requests: int = flag(128, "refuse further requests with 429", unit="requests")
+    max_best_of: int = flag(2, "most sequences of one request", unit="sequences")
+    max_stop_sequences: int = flag(4, "most stop sequences of one request", unit="sequences")
+    max_top_n_tokens: int = flag(5, "most likely tokens a request may ask for beside each token", unit="tokens")
+    max_input_tokens: int | None = flag(
+        None, "longest prompt; default: max-total-tokens - 1", unit="tokens", aliases=("--max-input-length",)
+    )
+    max_total_tokens: int | None = flag(
+        None, "longest prompt and answer together; default: what the model and the memory allow", unit="tokens"
+    )
+    max_client_batch_size: int = flag(4, "most prompts in one /v1/completions call", unit="prompts")
+    payload_limit: int = flag(2_000_000, "largest request body", unit="bytes")
+    enable_prefill_logprobs: bool = flag(
+        False, "accepted for TGI's sake",
+        note="log-probabilities of the prompt are always given to requests that ask for them",
+    )  # fmt: skip
+    disable_grammar_support: bool = flag(False, "refuse grammars and tools with 422")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How much one step of the engine may hold."""
+
+    max_batch_prefill_tokens: int | None = flag(
+        None, "token budget of one step: long prompts are computed in chunks of at most this; default: 256 on a CPU",
+        unit="tokens",
+    )  # fmt: skip
+    max_batch_total_tokens: int | None = flag(
+        None, "size of the KV cache; default: what the memory allows", unit="tokens"
+    )
+    max_batch_size: int | None = flag(
+        None, "most requests running at once; default: max-concurrent-requests", unit="requests"
+    )
+    cuda_memory_fraction: float = flag(1.0, "share of the device's free memory that tgi may use")
+    waiting_served_ratio: float = flag(
+        0.3, "accepted for TGI's sake",
+        note="prompts are always computed in chunks beside running requests, so nothing is paused for a prefill",
+    )  # fmt: skip
+    max_waiting_tokens: int = flag(
+        20, "accepted for TGI's sake",
+        note="prompts are always computed in chunks beside running requests, so none is kept waiting",
+    )  # fmt: skip
+    cuda_graphs: str | None = flag(
+        None, "batch sizes to capture, comma separated; 0: none",
+        refuse=lambda value: None if value in (None, "0") else "CUDA is not available yet; leave the flag out or use 0",
+    )  # fmt: skip
+    prefix_caching: bool = flag(True, "find computed prefixes of earlier prompts again", env="PREFIX_CACHING")
+    block_size: int = flag(16, "tokens a KV cache block holds", unit="tokens", env="TGI_BLOCK_SIZE", hidden=True)
+    threads: int | None = flag(
+        None, "threads of the CPU kernels; default: one a physical core", unit="threads", env="TGI_THREADS"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """Where the server listens, and whom it answers."""
+
+    hostname: str = flag("0.0.0.0", "address to listen on")
+    port: int = flag(3000, "port to listen on", short="-p")
+    prometheus_port: int | None = flag(None, "serve /metrics on this port too (TGI bound 9000 and served nothing)")
+    api_key: str | None = flag(None, "refuse requests without `Authorization: Bearer <key>`")
+    cors_allow_origin: tuple[str, ...] = flag((), "allowed CORS origin; repeatable; default: any", multiple=True)
+    validation_workers: int = flag(2, "tokenizer threads", unit="threads")
+    graceful_termination_timeout: float = flag(90, "time running requests get after SIGTERM", unit="seconds", short="-g")
+    step_timeout: float = flag(
+        300, "replace an engine whose step takes longer than this", unit="seconds", env="TGI_STEP_TIMEOUT"
+    )
+    ngrok: bool = flag(False, "not available", refuse=_later("ngrok", "run the ngrok client beside tgi"))
+    ngrok_authtoken: str | None = flag(None, "not available", refuse=_later("ngrok", "run its client beside tgi"))
+    ngrok_edge: str | None = flag(None, "not available", refuse=_later("ngrok", "run its client beside tgi"))
+    shard_uds_path: str = flag(
+        "/tmp/text-generation-server", "accepted for TGI's sake",
+        note="the engine is reached through an inherited socket pair: there is no socket file",
+    )  # fmt: skip
+    master_addr: str = flag("localhost", "accepted for TGI's sake", note="there is one shard, so no rendezvous")
+    master_port: int = flag(29500, "accepted for TGI's sake", note="there is one shard, so no rendezvous")
+    max_image_fetch_size: int = flag(
+        1 << 30, "accepted for TGI's sake", unit="bytes", note="no supported model reads images, so none is fetched"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What the server tells about itself."""
+
+    json_output: bool = flag(False, "write log lines as JSON")
+    log_level: str = flag("info", "debug, info, warn or error", env="LOG_LEVEL")
+    print_env: bool = flag(False, "print the runtime environment, then go on", short="-e", aliases=("--env",), env="ENV")
+    otlp_endpoint: str | None = flag(None, "send traces there", refuse=_later("tracing", "leave the flag out"))
+    otlp_service_name: str = flag(
+        "text-generation-inference.router", "service name in traces", note="tracing is not available yet"
+    )
+    usage_stats: str = flag("on", "accepted for TGI's sake: nothing is ever sent", choices=("on", "off", "no-stack"))
+    watermark_gamma: float | None = flag(None, "watermark green list share", refuse=_later(
+        "the watermark", "leave the flag out"))  # fmt: skip
+    watermark_delta: float | None = flag(None, "watermark bias", refuse=_later(
+        "the watermark", "leave the flag out"))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings. Raises: ConfigError where values contradict each other or ask for what does not exist."""
+
+    model: Model = dataclasses.field(default_factory=Model)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    batching: Batching = dataclasses.field(default_factory=Batching)
+    http: Http = dataclasses.field(default_factory=Http)
+    telemetry: Telemetry = dataclasses.field(default_factory=Telemetry)
+
+    def __post_init__(self) -> None:
+        for section in (self.model, self.limits, self.batching, self.http, self.telemetry):
+            _refuse_missing_features(section)
+        _check_positive(self)
+        _check_lengths(self)
+
+
+def flags(section: Any) -> list[tuple[dataclasses.Field[Any], Flag]]:
+    """The fields of a settings class or instance that are flags, in order of definition."""
+    return [(f, f.metadata["flag"]) for f in dataclasses.fields(section) if "flag" in f.metadata]
+
+
+def _refuse_missing_features(section: Any) -> None:
+    for field, details in flags(section):
+        value = getattr(section, field.name)
+        reason = details.refuse(value) if details.refuse else None
+        if reason:
+            raise ConfigError(f"`--{field.name.replace('_', '-')} {value}`: {reason.partition('; ')[0]}",
+                              hint=reason.partition("; ")[2])  # fmt: skip
+
+
+def _check_positive(config: Config) -> None:
+    positive = {
+        "max_concurrent_requests": config.limits.max_concurrent_requests,
+        "max_best_of": config.limits.max_best_of,
+        "max_client_batch_size": config.limits.max_client_batch_size,
+        "payload_limit": config.limits.payload_limit,
+        "max_input_tokens": config.limits.max_input_tokens,
+        "max_total_tokens": config.limits.max_total_tokens,
+        "max_batch_prefill_tokens": config.batching.max_batch_prefill_tokens,
+        "max_batch_total_tokens": config.batching.max_batch_total_tokens,
+        "max_batch_size": config.batching.max_batch_size,
+        "block_size": config.batching.block_size,
+        "threads": config.batching.threads,
+        "validation_workers": config.http.validation_workers,
+        "rope_factor": config.model.rope_factor,
+        "step_timeout": config.http.step_timeout,
+    }
+    for name, value in positive.items():
+        if value is not None and value <= 0:
+            raise ConfigError(f"`--{name.replace('_', '-')}` must be > 0. Given: {value}",
+                              hint="give a larger value, or leave the flag out")  # fmt: skip
+    if not 0 < config.batching.cuda_memory_fraction <= 1:
+        raise ConfigError(f"`--cuda-memory-fraction` must be in (0, 1]. Given: {config.batching.cuda_memory_fraction}",
+                          hint="1.0 uses all free memory")  # fmt: skip
+    if not 0 <= config.http.port <= 65535:
+        raise ConfigError(f"`--port` must be in [0, 65535]. Given: {config.http.port}",
+                          hint="3000 is the default; 0 picks a free port")  # fmt: skip
+
+
+def _check_lengths(config: Config) -> None:
+    longest_input, longest = config.limits.max_input_tokens, config.limits.max_total_tokens
+    cache = config.batching.max_batch_total_tokens
+    if longest_input is not None and longest is not None and longest_input >= longest:
+        raise ConfigError(f"`--max-input-tokens` must be < `--max-total-tokens`. Given: {longest_input} and {longest}",
+                          hint=f"use --max-input-tokens {longest - 1} or less")  # fmt: skip
+    if longest is not None and cache is not None and longest > cache:
+        raise ConfigError(f"`--max-total-tokens` must be <= `--max-batch-total-tokens`. Given: {longest} and {cache}",
+                          hint=f"use --max-batch-total-tokens {longest} or more")  # fmt: skip
+    step = config.batching.max_batch_prefill_tokens
+    if step is not None and cache is not None and step > cache:
+        raise ConfigError(
+            f"`--max-batch-prefill-tokens` must be <= `--max-batch-total-tokens`. Given: {step} and {cache}",
+            hint=f"use --max-batch-prefill-tokens {cache} or less",
+        )

@@ -1,0 +1,39 @@
+"""Matrices as they are stored: what a matmul kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One row-major matrix of `rows` outputs by `columns` inputs in a storage layout ("F32", "BF16", "Q4_1", ...).
+
+    `data` is the bytes as stored, uint8 and one-dimensional, `rows * row_bytes` of them; usually a view of a mapped
+    file. Block layouts need `columns` to be a multiple of the block's length.
+    """
+
+    layout: str
+    rows: int
+    columns: int
+    data: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """Matrices with the same inputs whose outputs lie side by side: q, k and v stay where they are, and are one matmul."""
+
+    parts: tuple[Matrix, ...]
+
+    @property
+    def rows(self) -> int:
+        """Outputs of all parts together."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def columns(self) -> int:
+        """Inputs, the same for every part."""
+        return self.parts[0].columns
