@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import platform
 import statistics
@@ -24,10 +25,14 @@ from typing import Any
 import aiohttp
 import psutil
 
-WORDS = (
-    "the river carries stones from the mountain to the sea while people in the valley build houses of clay and wood "
-    "and tell each other stories about winters that were colder and summers that were longer than any they remember"
-).split()
+WORDS = tuple(
+    word
+    for line in (
+        "the river carries stones from the mountain to the sea while people in the valley build houses of clay",
+        "and wood and tell each other stories about winters that were colder and summers that were longer",
+    )
+    for word in line.split()
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ async def one(session: aiohttp.ClientSession, url: str, number: int, words: int,
                 if "error" in event:
                     raise RuntimeError(event["error"])
                 times.append(time.perf_counter() - sent)
-    gaps = tuple(b - a for a, b in zip(times, times[1:], strict=False))
+    gaps = tuple(b - a for a, b in itertools.pairwise(times))
     return Trace(times[0], times[-1], len(times), gaps)
 
 
