@@ -8,6 +8,7 @@ environment. A `Config` is frozen, complete and checked; what is learnt later is
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Flag:
     hidden: bool = False
     refuse: Callable[[Any], str | None] | None = None  # value -> why it cannot be honoured yet, or None
     note: str = ""  # shown as a warning when the flag is given: accepted for TGI's sake, and why it changes nothing
+    env_accepts: Callable[[str], bool] | None = None  # other programs set this variable too: which values are meant for us
 
 
 def flag(default: Any, help: str, **details: Any) -> Any:
@@ -46,6 +48,20 @@ def flag(default: Any, help: str, **details: Any) -> Any:
 def _later(what: str, instead: str) -> Callable[[Any], str | None]:
     """A refusal of every value but None, False and 0: the feature does not exist yet."""
     return lambda value: f"{what} is not available yet; {instead}" if value else None
+
+
+def _is_address(text: str) -> bool:
+    """Container runtimes and shells set HOSTNAME to the machine's own name, which TGI ignores for the same reason."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return text == "localhost"
+    return True
+
+
+def _is_boolean(text: str) -> bool:
+    """ENV is also a file shells read at start, and many programs' name for "production"."""
+    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no")
 
 
 def _one_shard(value: int | None) -> str | None:
@@ -151,7 +167,7 @@ class Batching:
 class Http:
     """Where the server listens, and whom it answers."""
 
-    hostname: str = flag("0.0.0.0", "address to listen on")
+    hostname: str = flag("0.0.0.0", "address to listen on", env_accepts=_is_address)
     port: int = flag(3000, "port to listen on", short="-p")
     prometheus_port: int | None = flag(None, "serve /metrics on this port too (TGI bound 9000 and served nothing)")
     api_key: str | None = flag(None, "refuse requests without `Authorization: Bearer <key>`")
@@ -181,7 +197,10 @@ class Telemetry:
 
     json_output: bool = flag(False, "write log lines as JSON")
     log_level: str = flag("info", "debug, info, warn or error", env="LOG_LEVEL")
-    print_env: bool = flag(False, "print the runtime environment, then go on", short="-e", aliases=("--env",), env="ENV")
+    print_env: bool = flag(
+        False, "print the runtime environment, then go on",
+        short="-e", aliases=("--env",), env="ENV", env_accepts=_is_boolean,
+    )  # fmt: skip
     otlp_endpoint: str | None = flag(None, "send traces there", refuse=_later("tracing", "leave the flag out"))
     otlp_service_name: str = flag(
         "text-generation-inference.router", "service name in traces", note="tracing is not available yet"
@@ -242,15 +261,24 @@ def _check_positive(config: Config) -> None:
         "step_timeout": config.http.step_timeout,
     }
     for name, value in positive.items():
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # refuses NaN too
             raise ConfigError(f"`--{name.replace('_', '-')}` must be > 0. Given: {value}",
                               hint="give a larger value, or leave the flag out")  # fmt: skip
     if not 0 < config.batching.cuda_memory_fraction <= 1:
         raise ConfigError(f"`--cuda-memory-fraction` must be in (0, 1]. Given: {config.batching.cuda_memory_fraction}",
                           hint="1.0 uses all free memory")  # fmt: skip
-    if not 0 <= config.http.port <= 65535:
-        raise ConfigError(f"`--port` must be in [0, 65535]. Given: {config.http.port}",
-                          hint="3000 is the default; 0 picks a free port")  # fmt: skip
+    for name, port in (("port", config.http.port), ("prometheus-port", config.http.prometheus_port)):
+        if port is not None and not 0 <= port <= 65535:
+            raise ConfigError(f"`--{name}` must be in [0, 65535]. Given: {port}", hint="0 picks a free port")
+    counts = {
+        "max_stop_sequences": config.limits.max_stop_sequences,
+        "max_top_n_tokens": config.limits.max_top_n_tokens,
+        "graceful_termination_timeout": config.http.graceful_termination_timeout,
+    }
+    for name, value in counts.items():
+        if not value >= 0:
+            raise ConfigError(f"`--{name.replace('_', '-')}` must be >= 0. Given: {value}",
+                              hint="give a larger value, or leave the flag out")  # fmt: skip
 
 
 def _check_lengths(config: Config) -> None:

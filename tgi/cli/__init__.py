@@ -1,0 +1,1 @@
+"""The commands people type. Nothing else reads the environment, and nothing here computes."""
