@@ -3,4 +3,132 @@
 `reference.py` (torch operations) defines each result; `cpu.py` calls the native library of `native/`. All activations
 are float32. On the CPU each output element is reduced in one order that depends on nothing but the element: not on the
 number of rows, how a prompt was chunked, which block a token lies in, the thread count or the neighbours in the batch.
+
+T tokens; `hd` is the size of a head. A tensor is contiguous unless said otherwise; every function takes T = 0.
 """
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tgi.kernels.dispatch import DISPATCH, configure
+from tgi.kernels.weights import Matrix, PackedWeight
+
+__all__ = [
+    "Matrix",
+    "PackedWeight",
+    "activate",
+    "attention",
+    "configure",
+    "embedding",
+    "gated",
+    "greedy",
+    "layer_norm",
+    "matmul",
+    "rms_norm",
+    "rotary",
+    "write_kv",
+]
+
+
+def embedding(ids: Tensor, table: Matrix) -> Tensor:
+    """The stored rows of these tokens, in float32.
+
+    Shapes: ids [T] int32; returns [T, table.columns].
+    Raises: ValueError for an id outside the table.
+    """
+    return DISPATCH.backend.embedding(ids, table)
+
+
+def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """x times the transposed weight, plus `bias`; added in place to `residual`, which is then what is returned.
+
+    Exact in the stored values: they are dequantised as the `gguf` package does, and multiplied in float32.
+
+    Shapes: x [T, K], rows may be strided; bias [N]; residual and the result [T, N]: parts' outputs side by side.
+    """
+    return DISPATCH.backend.matmul(x, weight, bias=bias, residual=residual)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+
+    Shapes: x [T, H] or [T, heads, hd], only the last dimension need be contiguous; weight [H] or [hd]; returns x's
+    shape, contiguous.
+    """
+    return DISPATCH.backend.rms_norm(x, weight, eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension; shapes as `rms_norm`."""
+    return DISPATCH.backend.layer_norm(x, weight, bias, eps)
+
+
+def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> None:
+    """Rotate the first d dimensions of every head, in place.
+
+    Pairs are (i, i + d/2), or (2i, 2i+1) when `interleaved`; a pair (a, b) becomes (a cos - b sin, b cos + a sin).
+
+    Shapes: q [T, heads, hd] and k [T, kv_heads, hd], only the last dimension need be contiguous; cos, sin [T, d/2].
+    """
+    DISPATCH.backend.rotary(q, k, cos, sin, interleaved=interleaved)
+
+
+def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+    """Put this step's keys and values into their slots of the paged cache, rounded to its type.
+
+    Shapes: k, v [T, kv_heads, hd], only the last dimension need be contiguous; caches [blocks, block_size, kv_heads,
+    hd] float32, float16 or bfloat16; slot_mapping [T] int64, block id x block_size + offset.
+    Raises: ValueError for a slot outside the cache; nothing is written then.
+    """
+    DISPATCH.backend.write_kv(k, v, k_cache, v_cache, slot_mapping)
+
+
+def attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    query_starts: Tensor,
+    context_lens: Tensor,
+    block_tables: Tensor,
+    *,
+    scale: float,
+    window: int = 0,
+) -> Tensor:
+    """Causal attention of this step's queries over the paged cache.
+
+    This step's keys and values must already be written (see `write_kv`). The queries of request b are the last
+    `query_starts[b + 1] - query_starts[b]` positions of its context. Head h reads kv head h // (heads / kv_heads).
+
+    Shapes: q [T, heads, hd], only the last dimension need be contiguous; caches as in `write_kv`; query_starts [B+1],
+    context_lens [B], block_tables [B, M], all int32; returns [T, heads * hd].
+    Units:  `scale` multiplies q.k before softmax; `window` counts tokens, the query's own included; 0 is unlimited.
+    Raises: ValueError when a table or a length does not fit the cache.
+    """
+    return DISPATCH.backend.attention(
+        q, k_cache, v_cache, query_starts, context_lens, block_tables, scale=scale, window=window
+    )
+
+
+def gated(gate_up: Tensor, activation: str) -> Tensor:
+    """act(gate) * up, where gate is the first half of the columns and up the second.
+
+    Shapes: gate_up [T, 2I]; returns [T, I]. `activation`: "silu", "gelu", "gelu_tanh" or "relu".
+    """
+    return DISPATCH.backend.gated(gate_up, activation)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """act(x), a new tensor; `activation` as in `gated`. Shapes: x [T, I]."""
+    return DISPATCH.backend.activate(x, activation)
+
+
+def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The most likely token of each row, and the natural logarithm of its softmax probability.
+
+    The lowest id wins a tie. A row with a NaN or a +inf, or of -inf only, has log-probability NaN; its token id means
+    nothing, but is in range.
+
+    Shapes: logits [L, V]; returns token_ids [L] int32, logprobs [L] float32.
+    """
+    return DISPATCH.backend.greedy(logits)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """One row-major matrix of `rows` outputs by `columns` inputs in a storage layout ("F32", "BF16", "Q4_1", ...).
 
@@ -20,13 +20,17 @@ class Matrix:
     rows: int
     columns: int
     data: npt.NDArray[np.uint8]
+    prepared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    """What a backend made of `data` to read it faster, by the backend's name; lives as long as the matrix."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PackedWeight:
-    """Matrices with the same inputs whose outputs lie side by side: q, k and v stay where they are, and are one matmul."""
+    """Matrices with the same inputs whose outputs lie side by side: q, k and v stay where they are, in one matmul."""
 
     parts: tuple[Matrix, ...]
+    prepared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    """As `Matrix.prepared`."""
 
     @property
     def rows(self) -> int:

@@ -1,0 +1,63 @@
+"""Which backend computes: chosen once by the engine, before its first step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tgi.kernels import reference
+from tgi.kernels.backend import Backend
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """The backend in use."""
+
+    backend: Backend
+
+
+def _first_backend() -> Backend:
+    return reference
+
+
+DISPATCH = Dispatch(_first_backend())
+"""Until `configure` is called: the native library on one thread where it is built, else torch."""
+
+
+def configure(*, threads: int | None = None, native: bool = True, portable: bool = False) -> str:
+    """Choose the backend and its threads; the engine calls this once, before any other operation.
+
+    torch itself is set to one thread: what little it computes beside these kernels is then reduced in one order, and
+    its idle OpenMP threads do not spin on the cores our own pool works on.
+
+    `threads` counts the caller; None means one a physical core this process may use. `native` False computes with
+    torch; `portable` takes the native path without instruction set extensions, for tests.
+
+    Returns: what runs: "avx2", "portable" or "torch" (also when the native library was not built).
+    Raises:  ValueError when `threads` is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"`threads` must be > 0; given {threads}")
+    torch.set_num_threads(1)
+    DISPATCH.backend = reference
+    return "torch"
+
+
+def usable_cores() -> int:
+    """Physical cores this process may use: bounded by its affinity and by the processor quota of its control group."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    processors = os.sched_getaffinity(0)
+    try:
+        topology = Path("/sys/devices/system/cpu")
+        cores = len({(topology / f"cpu{i}/topology/thread_siblings_list").read_text() for i in processors})
+    except OSError:
+        cores = len(processors)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
