@@ -6,37 +6,56 @@ the names of the transformers library, and a configuration under the keys of con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from tgi.checkpoint.gguf import GgufFile
+from tgi.checkpoint.gguf_models import GgufCheckpoint
+from tgi.checkpoint.safetensors import SafetensorsCheckpoint, open_folder
+from tgi.checkpoint.tensors import Checkpoint, RawTensor
+from tgi.errors import ModelError
+
+__all__ = ["Checkpoint", "RawTensor", "open_checkpoint"]
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-@dataclass(frozen=True, slots=True)
-class RawTensor:
-    """One tensor's bytes as stored.
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The weights at `path`: a .gguf file, a .safetensors file, or a folder that holds either.
 
-    `layout` is the storage format, by its GGUF name: "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
-    "Q2_K" ... "Q6_K" (safetensors: the first three, besides integers such as "I32"). `shape` is in torch's order
-    (outermost first), in elements. `data` is a one-dimensional uint8 view of the mapped file: it keeps the map alive.
+    Every header is checked before anything is used. A folder with both is read as safetensors.
+
+    Raises: ModelError with exit code 12 (nothing there), 16 (corrupt, or only pickled weights) or 18 (not supported).
     """
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix == ".gguf":
+        return GgufCheckpoint(GgufFile(path))
+    if path.suffix == ".safetensors":
+        return SafetensorsCheckpoint(path.parent, (path,))
+    if path.exists():
+        raise ModelError(f"`{path}` is neither a .gguf nor a .safetensors file",
+                         hint="give a model's folder, or a .gguf file", exit_code=18)  # fmt: skip
+    raise ModelError(f"`{path}` does not exist", hint="check the path", exit_code=12)
 
-    name: str
-    layout: str
-    shape: tuple[int, ...]
-    data: npt.NDArray[np.uint8]
 
-
-class Checkpoint(Protocol):
-    """A model's weights and configuration."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration under config.json's keys (derived from the metadata for a GGUF file)."""
-
-    def names(self) -> frozenset[str]:
-        """All tensor names, as the transformers library writes them."""
-
-    def tensor(self, name: str) -> RawTensor:
-        """One tensor. Raises: ModelError naming what is missing and the nearest names that exist."""
+def _open_folder(folder: Path) -> Checkpoint:
+    checkpoint = open_folder(folder)
+    if checkpoint is not None:
+        return checkpoint
+    gguf = sorted(folder.glob("*.gguf"))
+    if len(gguf) == 1:
+        return GgufCheckpoint(GgufFile(gguf[0]))
+    if gguf:
+        raise ModelError(f"`{folder}` holds {len(gguf)} .gguf files",
+                         hint=f"give the path of one of them: {', '.join(file.name for file in gguf[:8])}",
+                         exit_code=12)  # fmt: skip
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"`{folder}` holds only pickled weights (`{pickles[0]}`), which are never loaded: unpickling runs code",
+            hint="use a revision of the model with .safetensors files, or convert it: load it with transformers where "
+            "you trust it, then `model.save_pretrained(folder)`",
+            exit_code=16,
+        )
+    raise ModelError(f"`{folder}` holds no weights: neither .safetensors nor .gguf files",
+                     hint="check the path", exit_code=12)  # fmt: skip
