@@ -37,7 +37,7 @@ class Flag:
     hidden: bool = False
     refuse: Callable[[Any], str | None] | None = None  # value -> why it cannot be honoured yet, or None
     note: str = ""  # shown as a warning when the flag is given: accepted for TGI's sake, and why it changes nothing
-    env_accepts: Callable[[str], bool] | None = None  # other programs set this variable too: which values are meant for us
+    env_accepts: Callable[[str], bool] | None = None  # which values are meant for us, where others set the variable too
 
 
 def flag(default: Any, help: str, **details: Any) -> Any:
@@ -173,7 +173,9 @@ class Http:
     api_key: str | None = flag(None, "refuse requests without `Authorization: Bearer <key>`")
     cors_allow_origin: tuple[str, ...] = flag((), "allowed CORS origin; repeatable; default: any", multiple=True)
     validation_workers: int = flag(2, "tokenizer threads", unit="threads")
-    graceful_termination_timeout: float = flag(90, "time running requests get after SIGTERM", unit="seconds", short="-g")
+    graceful_termination_timeout: float = flag(
+        90, "time running requests get after SIGTERM", unit="seconds", short="-g"
+    )
     step_timeout: float = flag(
         300, "replace an engine whose step takes longer than this", unit="seconds", env="TGI_STEP_TIMEOUT"
     )

@@ -1,0 +1,60 @@
+"""What the machine and its environment tell: the hub's token, and the report of `--env`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+
+import psutil
+
+from tgi import __version__
+
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")  # the first that is set wins
+PACKAGES = ("torch", "numpy", "tokenizers", "huggingface_hub", "aiohttp", "msgspec", "uvloop", "click", "rich")
+VARIABLES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TGI_NIX")
+DRIVER_TIMEOUT_S = 5
+
+
+def hub_token() -> str | None:
+    """The token to fetch models with, from the variables TGI's users set; None if there is none."""
+    return next((value for name in TOKEN_VARIABLES if (value := os.environ.get(name, "").strip())), None)
+
+
+def runtime_report() -> list[tuple[str, str]]:
+    """What a bug report needs, as names and values. Secrets are named, never shown."""
+    memory = psutil.virtual_memory()
+    rows = [
+        ("tgi", __version__),
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", platform.platform()),
+        ("processor", f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, {os.cpu_count()} threads"),
+        ("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB available"),
+        ("gpu driver", _gpu_driver()),
+        *((name, _version(name)) for name in PACKAGES),
+        *((name, os.environ[name]) for name in VARIABLES if os.environ.get(name)),
+        *((name, "set (not shown)") for name in TOKEN_VARIABLES if os.environ.get(name)),
+    ]
+    return rows
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _gpu_driver() -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "none found"
+    query = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=DRIVER_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"nvidia-smi failed: {error}"
+    return "; ".join(answer.stdout.split("\n")).strip("; ")

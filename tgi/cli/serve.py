@@ -1,0 +1,71 @@
+"""`tgi serve`, and the names TGI's scripts have for it. Only the command line is read here; `startup` does the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tgi.cli.console import warn
+from tgi.cli.options import SettingsCommand, all_options, read_config
+
+SUMMARY = """Serve a model over HTTP: TGI's API and OpenAI's chat API.
+
+Without --model-id, serves SmolLM2-135M-Instruct, which is fetched once and kept. Every flag can be set in the
+environment instead, under the name shown; a flag wins over the environment. Ctrl-C, or SIGTERM, lets running requests
+finish.
+"""
+LAUNCH = """Serve a model over HTTP, under the name and with all flags of TGI's launcher.
+
+For now this is `tgi serve`: one front end, which starts, watches and replaces the engine itself.
+"""
+SERVER = """Serve MODEL_ID over HTTP, under the name of TGI's model server.
+
+TGI started this program behind its router; here it is `tgi serve --model-id MODEL_ID`, HTTP included.
+"""
+EXAMPLES = (
+    "tgi serve",
+    "tgi serve --model-id ./model.gguf --port 8080",
+    "tgi serve --model-id HuggingFaceTB/SmolLM2-135M-Instruct --dtype float32",
+    "MODEL_ID=./model.gguf PORT=80 tgi serve --json-output",
+)
+
+
+def _run(**values: Any) -> None:
+    context = click.get_current_context()
+    overrides = {}
+    if "model" in values:  # text-generation-server's own form
+        overrides["model_id"] = values["model"]
+        overrides["sharded"] = values["split"]
+        if values["logger_level"]:
+            overrides["log_level"] = values["logger_level"]
+        if context.get_parameter_source("uds_path") is not click.core.ParameterSource.DEFAULT:
+            warn("`--uds-path` changes nothing: the engine is reached through an inherited socket pair")
+    config, warnings = read_config(context, **overrides)
+    from tgi.cli.startup import run  # noqa: PLC0415  (the server's imports: help must not wait for them)
+
+    context.exit(run(config, warnings))
+
+
+def _positional_options() -> list[click.Parameter]:
+    """All settings, but the model is an argument, and `--sharded` takes no value, as in text-generation-server."""
+    kept = [option for option in all_options() if option.name not in ("model_id", "sharded", "log_level")]
+    sharded = next(option for option in all_options() if option.name == "sharded")
+    return [
+        click.Argument(["model"], metavar="MODEL_ID"),
+        *kept,
+        click.Option(["--sharded/--no-sharded", "split"], default=None, help=sharded.help),
+        click.Option(["--logger-level"], metavar="LEVEL", help="debug, info, warn or error"),
+        click.Option(["--uds-path"], metavar="PATH", help="changes nothing: there is no socket file"),
+    ]
+
+
+serve = SettingsCommand("serve", params=list(all_options()), callback=_run, help=SUMMARY, examples=EXAMPLES)
+launch = SettingsCommand(
+    "launch", params=list(all_options()), callback=_run, help=LAUNCH,
+    examples=tuple(example.replace("tgi serve", "tgi launch") for example in EXAMPLES),
+)  # fmt: skip
+serve_positional = SettingsCommand(
+    "serve", params=_positional_options(), callback=_run, help=SERVER,
+    examples=("text-generation-server serve ./model.gguf --json-output",),
+)  # fmt: skip
