@@ -1,7 +1,7 @@
 """What crosses the socket between the front end and the engine.
 
-Front end -> engine: `AddRequest`, `Abort`, `Shutdown`. Engine -> front end: `EngineReady`, `StepOutput`,
-`RequestFailed`, `EngineFailed`. Columns are raw little-endian bytes, viewed with `numpy.frombuffer`.
+Front end -> engine: `AddRequest`, `Abort`, `Shutdown`. Engine -> front end: `EngineReady`, `StepBegins`,
+`StepOutput`, `RequestFailed`, `EngineFailed`. Columns are raw little-endian bytes, viewed with `numpy.frombuffer`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,16 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     warmup_s: float
 
 
+class StepBegins(msgspec.Struct, frozen=True, tag="begins"):
+    """These requests leave the waiting queue for the step that begins now.
+
+    Sent before every step with newcomers, so that the front end knows the members of a step that kills the engine
+    without a last word.
+    """
+
+    ids: tuple[int, ...]
+
+
 class StepStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's gauges after a step, and what the step did."""
 
@@ -129,4 +139,4 @@ class EngineFailed(msgspec.Struct, frozen=True, tag="engine_failed"):
     exit_code: int = 1
 
 
-FromEngine = EngineReady | StepOutput | RequestFailed | EngineFailed
+FromEngine = EngineReady | StepBegins | StepOutput | RequestFailed | EngineFailed

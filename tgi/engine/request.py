@@ -1,0 +1,65 @@
+"""One request inside the engine: what was asked, and how far it got."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from tgi.engine.blocks import block_hash, root_hash
+from tgi.engine.messages import EngineRequest
+from tgi.runner.plan import Float32, Int32, RowState
+
+
+class Status(enum.Enum):
+    """Where a request is."""
+
+    WAITING = "waiting"  # in the queue; holds no row and no blocks
+    RUNNING = "running"  # holds a row and blocks
+    FINISHED = "finished"  # forgotten by the scheduler
+
+
+class Request:
+    """The state of one request. While it runs, its growing facts are columns of `Rows`, at index `row`."""
+
+    def __init__(self, spec: EngineRequest, rope_variant: int) -> None:
+        self.spec = spec  # never changed
+        self.prompt_ids: Int32 = np.frombuffer(spec.prompt_ids, np.int32)
+        # Prompt and output as of the last time the request was not running.
+        self.token_ids: Int32 = np.concatenate((self.prompt_ids, np.frombuffer(spec.output_ids, np.int32)))
+        self.rope_variant = rope_variant
+        self.status = Status.WAITING
+        self.row = -1  # permanent while running
+        self.blocks: list[int] = []  # position p is in blocks[p // block_size]
+        self.preemptions = 0
+        self.stop_ids = frozenset(spec.stop_ids)
+        # Log-probabilities of the prompt collected so far; None when not wanted, or delivered.
+        self.prompt_logprobs: Float32 | None = None
+        if spec.prompt_logprobs:
+            self.prompt_logprobs = np.full(len(self.prompt_ids), np.nan, np.float32)
+        self._root = root_hash(spec.cache_salt, rope_variant)
+        self._hashes: list[bytes] = []
+
+    @property
+    def longest(self) -> int:
+        """Tokens the request can reach: prompt and output together."""
+        return len(self.prompt_ids) + self.spec.max_new_tokens
+
+    def block_hashes(self, token_ids: Int32, count: int, block_size: int) -> list[bytes]:
+        """Chained hashes of the first `count` full blocks of `token_ids`, which are this request's tokens."""
+        for index in range(len(self._hashes), count):
+            parent = self._hashes[-1] if self._hashes else self._root
+            ids = token_ids[index * block_size : (index + 1) * block_size].tobytes()
+            self._hashes.append(block_hash(parent, ids))
+        return self._hashes[:count]
+
+    def row_state(self) -> RowState:
+        """What the sampler needs to know when the request takes a row."""
+        return RowState(
+            row=self.row,
+            sampling=self.spec.sampling,
+            prompt_ids=self.prompt_ids,
+            output_ids=self.token_ids[len(self.prompt_ids) :],
+            top_tokens=self.spec.top_tokens,
+            prompt_logprobs=self.prompt_logprobs is not None,
+        )

@@ -1,0 +1,327 @@
+"""The one scheduling rule: each step gives requests tokens to compute until none is missing (docs/design.md, 6)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from tgi.engine.blocks import BlockAllocator
+from tgi.engine.messages import EngineRequest, FinishReason, RequestFailed, StepOutput, StepStats
+from tgi.engine.request import Request, Status
+from tgi.engine.rows import Grant, Rows
+from tgi.runner.plan import Int32, StepPlan, StepResult
+
+MOST_PREEMPTIONS = 5
+
+
+class Scheduler:
+    """Decides what each step computes. One `plan()`, its execution, then `update()`; no other call in between.
+
+    A request preempted `MOST_PREEMPTIONS` times is pinned: it returns with all the blocks it can ever need, so it
+    neither asks for more nor gives any back. Hence every request ends, whatever arrives after it.
+
+    Units: `num_blocks` lendable blocks of `block_size` tokens; `max_step_tokens` is the token budget of a step;
+    `rope_variant` maps the longest length of a request to the table its positions use.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_rows: int,
+        max_step_tokens: int,
+        max_total_tokens: int,
+        rope_variant: Callable[[int], int] = lambda longest: 0,
+        prefix_caching: bool = True,
+    ) -> None:
+        self._blocks = BlockAllocator(num_blocks + 1)
+        self._rows = Rows(max_rows, max_total_tokens, block_size)
+        self._block_size = block_size
+        self._max_step_tokens = max_step_tokens
+        self._max_total_tokens = max_total_tokens
+        self._rope_variant = rope_variant
+        self._prefix_caching = prefix_caching
+        self._reserve = -(-num_blocks // 100)  # kept free at admission, so that running requests can grow
+        self._waiting: OrderedDict[int, Request] = OrderedDict()
+        self._running: dict[int, Request] = {}  # by id, oldest first
+        self._by_row: list[Request | None] = [None] * max_rows
+        self._free_rows = list(range(max_rows - 1, -1, -1))
+        self._ended: list[int] = []
+        self._grant = Grant(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._started: list[Request] = []
+        self._cached_tokens = 0
+        self._preempted = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not self._running and not self._waiting
+
+    @property
+    def running_ids(self) -> tuple[int, ...]:
+        """Ids of the requests that hold a row, oldest first."""
+        return tuple(self._running)
+
+    @property
+    def planned_ids(self) -> tuple[int, ...]:
+        """Ids of the members of the last plan."""
+        ids: list[int] = self._rows.request_ids[self._grant.rows].tolist()
+        return tuple(ids)
+
+    @property
+    def started_ids(self) -> tuple[int, ...]:
+        """Ids of the requests that left the waiting queue for the last plan."""
+        return tuple(request.spec.id for request in self._started)
+
+    def add(self, spec: EngineRequest) -> None:
+        """Put a request at the end of the waiting queue.
+
+        Raises: ValueError, with a reason for people, if it could never be computed here.
+        """
+        length = len(spec.prompt_ids) // 4
+        done = len(spec.output_ids) // 4
+        if length == 0 or done >= spec.max_new_tokens:
+            raise ValueError(f"request has {length} prompt tokens and {done} of {spec.max_new_tokens} output tokens")
+        longest = length + spec.max_new_tokens
+        if longest > self._max_total_tokens or self._blocks_for(longest - 1) > self._blocks.num_lendable:
+            raise ValueError(f"{longest} tokens do not fit: at most {self._max_total_tokens} are possible")
+        if spec.id in self._waiting or spec.id in self._running:
+            raise ValueError(f"request id {spec.id} is in use")
+        self._waiting[spec.id] = Request(spec, self._rope_variant(longest))
+
+    def abort(self, ids: Iterable[int]) -> None:
+        """Forget requests; their rows and blocks are free at once. Unknown ids are ignored."""
+        for request_id in ids:
+            request = self._waiting.pop(request_id, None) or self._running.get(request_id)
+            if request is not None:
+                self._end(request)
+
+    def plan(self) -> StepPlan | None:
+        """Decide the next step. Returns: None if there is nothing to compute."""
+        self._started = []
+        self._cached_tokens = self._preempted = 0
+        rows, counts = self._grant_running()
+        if not self._preempted:  # the blocks just taken from the newest request are not for the queue it leads
+            admitted = self._admit_waiting(self._max_step_tokens - int(counts.sum()))
+            rows = np.concatenate((rows, np.array([request.row for request in self._started], np.int32)))
+            counts = np.concatenate((counts, np.array(admitted, np.int32)))
+        members = counts > 0
+        self._grant = Grant(rows[members], counts[members])
+        if not len(self._grant.rows):
+            return None
+        ended, self._ended = tuple(self._ended), []
+        return StepPlan(
+            **self._rows.token_columns(self._grant),
+            **self._logits_columns(),
+            started=tuple(request.row_state() for request in self._started),
+            ended=ended,
+        )
+
+    def update(self, plan: StepPlan, result: StepResult) -> tuple[StepOutput, list[RequestFailed]]:
+        """Take in what the step produced: append tokens, finish requests, remember full blocks, free what ended."""
+        rows, counts = self._grant.rows, self._grant.counts
+        decoding = (counts == 1) & (self._rows.num_tokens[rows] > self._rows.prompt_lengths[rows])
+        before = self._rows.num_computed[rows] // self._block_size
+        self._rows.num_computed[rows] += counts
+        after = self._rows.num_computed[rows] // self._block_size
+        self._collect_prompt_logprobs(plan, result)
+        failed = self._fail(result)  # before remembering: what such a request computed is not worth finding
+        for index in np.flatnonzero(after > before).tolist():
+            self._remember(int(rows[index]), int(before[index]), int(after[index]))
+        columns = self._append(plan, result)
+        num_decoding = int(decoding.sum())
+        stats = StepStats(
+            waiting=len(self._waiting),
+            running=len(self._running),
+            free_blocks=self._blocks.num_free,
+            cached_tokens=self._cached_tokens,
+            preemptions=self._preempted,
+            prefill_tokens=int(counts.sum()) - num_decoding,
+            decode_tokens=num_decoding,
+            forward_s=result.forward_s,
+            sample_s=result.sample_s,
+            started_ids=self.started_ids,
+        )
+        return StepOutput(**columns, stats=stats), failed
+
+    # Planning
+
+    def _grant_running(self) -> tuple[Int32, Int32]:
+        """Tokens for running requests, oldest first, preempting the newest until the blocks suffice."""
+        while True:
+            rows = np.fromiter((request.row for request in self._running.values()), np.int32, len(self._running))
+            gaps = self._rows.num_tokens[rows] - self._rows.num_computed[rows]
+            older = np.cumsum(gaps) - gaps
+            counts = np.clip(self._max_step_tokens - older, 0, gaps).astype(np.int32)
+            needed = -(-(self._rows.num_computed[rows] + counts) // self._block_size)
+            missing = np.maximum(needed - self._rows.num_blocks[rows], 0)
+            if int(missing.sum()) <= self._blocks.num_free:
+                break
+            newest = next(r for r in reversed(self._running.values()) if r.preemptions < MOST_PREEMPTIONS)
+            self._preempt(newest)
+        for index in np.flatnonzero(missing).tolist():
+            request = self._at(int(rows[index]))
+            blocks = self._blocks.allocate(int(missing[index]))
+            request.blocks.extend(blocks)
+            self._rows.extend_table(request.row, blocks)
+        return rows, counts
+
+    def _admit_waiting(self, budget: int) -> list[int]:
+        """Start waiting requests in order while a row, budget and blocks remain. Returns: tokens for each."""
+        counts = []
+        while self._waiting and self._free_rows and budget > 0:
+            request = next(iter(self._waiting.values()))
+            if not self._borrow(request):
+                break
+            del self._waiting[request.spec.id]
+            self._running[request.spec.id] = request
+            self._started.append(request)
+            counts.append(min(budget, len(request.token_ids) - int(self._rows.num_computed[request.row])))
+            budget -= counts[-1]
+        return counts
+
+    def _borrow(self, request: Request) -> bool:
+        """Lend a waiting request a row and blocks for all its tokens, cached ones first; False if there are too few."""
+        length = len(request.token_ids)
+        pinned = request.preemptions >= MOST_PREEMPTIONS
+        wanted = self._blocks_for(request.longest - 1 if pinned else length)
+        hashes = []
+        if self._prefix_caching and request.prompt_logprobs is None:
+            # At least the last token is computed: its logits are what the request came for.
+            hashes = request.block_hashes(request.token_ids, (length - 1) // self._block_size, self._block_size)
+        matched, free_matched = self._blocks.count_free_matches(hashes)
+        reserve = self._reserve if self._running else 0
+        if wanted - matched + free_matched > self._blocks.num_free - reserve:
+            return False
+        request.blocks = self._blocks.match(hashes)
+        request.blocks += self._blocks.allocate(wanted - matched)
+        request.row = self._free_rows.pop()
+        request.status = Status.RUNNING
+        self._by_row[request.row] = request
+        self._rows.enter(request, matched * self._block_size)
+        self._cached_tokens += matched * self._block_size
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        """Take row and blocks back and put the request in front of the queue; it recomputes later."""
+        request.token_ids = self._rows.tokens(request.row)
+        request.preemptions += 1
+        self._preempted += 1
+        self._leave_row(request)
+        request.status = Status.WAITING
+        self._waiting[request.spec.id] = request
+        self._waiting.move_to_end(request.spec.id, last=False)
+
+    def _logits_columns(self) -> dict[str, Any]:
+        """Which of the granted tokens need logits: the last of each complete request, and wanted prompt tokens."""
+        rows, counts = self._grant.rows, self._grant.counts
+        ends = np.cumsum(counts)
+        before = self._rows.num_computed[rows]
+        complete = before + counts == self._rows.num_tokens[rows]
+        indices = [(ends[complete] - 1).astype(np.int32)]
+        owners = [rows[complete]]
+        targets = [np.full(len(owners[0]), -1, np.int32)]
+        for i in np.flatnonzero(self._rows.reports_prompt[rows]).tolist():
+            prompt_ids = self._at(int(rows[i])).prompt_ids
+            first, last = int(before[i]), min(int(before[i] + counts[i]), len(prompt_ids) - 1)
+            wanted = np.arange(first, max(first, last), dtype=np.int32)
+            indices.append(wanted + np.int32(ends[i] - counts[i] - first))
+            owners.append(np.full(len(wanted), rows[i], np.int32))
+            targets.append(prompt_ids[wanted + 1])
+        order = np.argsort(np.concatenate(indices), kind="stable")
+        target_column = np.concatenate(targets)[order]
+        return {
+            "logits_indices": np.concatenate(indices)[order],
+            "logits_rows": np.concatenate(owners)[order],
+            "sample": target_column < 0,
+            "targets": target_column,
+        }
+
+    # Taking in results
+
+    def _remember(self, row: int, first: int, last: int) -> None:
+        """Make blocks [first, last) of a row, just filled, findable."""
+        request = self._by_row[row]
+        if self._prefix_caching and request is not None:
+            hashes = request.block_hashes(self._rows.token_ids[row], last, self._block_size)
+            for index in range(first, last):
+                self._blocks.remember(request.blocks[index], hashes[index])
+
+    def _collect_prompt_logprobs(self, plan: StepPlan, result: StepResult) -> None:
+        for entry in np.flatnonzero(~plan.sample).tolist():
+            values = self._at(int(plan.logits_rows[entry])).prompt_logprobs
+            assert values is not None
+            values[plan.positions[plan.logits_indices[entry]] + 1] = result.logprobs[entry]
+
+    def _fail(self, result: StepResult) -> list[RequestFailed]:
+        """End requests whose logits could not be used."""
+        failed = []
+        for entry, reason in result.failed.items():
+            request = self._by_row[int(result.rows[entry])]
+            if request is not None:  # several entries may fail one request
+                self._end(request)
+                failed.append(RequestFailed(ids=(request.spec.id,), reason=reason))
+        return failed
+
+    def _append(self, plan: StepPlan, result: StepResult) -> dict[str, Any]:
+        """Append sampled tokens and finish what is complete. Returns: the columns of a `StepOutput`."""
+        entries = np.flatnonzero(plan.sample)
+        if result.failed:
+            entries = np.array([e for e in entries.tolist() if self._by_row[result.rows[e]] is not None], np.int64)
+        rows = result.rows[entries]
+        token_ids = result.token_ids[entries].astype(np.int32)
+        indices = self._rows.num_tokens[rows] - self._rows.prompt_lengths[rows]
+        request_ids = self._rows.request_ids[rows]
+        self._rows.token_ids[rows, self._rows.num_tokens[rows]] = token_ids
+        self._rows.num_tokens[rows] += 1
+        # TGI's order: the last allowed token reports the length even where it is a stop id.
+        finish = np.where(self._rows.num_tokens[rows] >= self._rows.longest[rows], FinishReason.LENGTH, 0).astype(
+            np.uint8
+        )
+        prompts: dict[int, bytes] = {}
+        for i, (row, token_id) in enumerate(zip(rows.tolist(), token_ids.tolist(), strict=True)):
+            request = self._at(row)
+            if token_id in request.stop_ids and not finish[i]:
+                finish[i] = FinishReason.STOP_ID
+            if request.prompt_logprobs is not None:
+                prompts[i] = request.prompt_logprobs.tobytes()
+                request.prompt_logprobs = None
+                self._rows.reports_prompt[row] = False
+        for i in np.flatnonzero(finish).tolist():
+            self._end(self._at(int(rows[i])))
+        place = {entry: i for i, entry in enumerate(entries.tolist())} if result.top else {}
+        return {
+            "request_ids": request_ids.tobytes(),
+            "indices": indices.astype(np.int32).tobytes(),
+            "token_ids": token_ids.tobytes(),
+            "logprobs": result.logprobs[entries].astype(np.float32).tobytes(),
+            "finish": finish.tobytes(),
+            "top": {place[entry]: top for entry, top in result.top.items() if entry in place},
+            "prompt_logprobs": prompts,
+        }
+
+    def _end(self, request: Request) -> None:
+        if request.status is Status.RUNNING:
+            self._leave_row(request)
+        request.status = Status.FINISHED
+
+    def _leave_row(self, request: Request) -> None:
+        self._blocks.release(request.blocks)
+        request.blocks = []
+        self._by_row[request.row] = None
+        self._free_rows.append(request.row)
+        self._ended.append(request.row)
+        request.row = -1
+        del self._running[request.spec.id]
+
+    def _at(self, row: int) -> Request:
+        request = self._by_row[row]
+        assert request is not None, f"row {row} belongs to no request"
+        return request
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_size)
