@@ -144,7 +144,7 @@ def _parameter_name(parameter: click.Parameter | None) -> str:
         return "?"
     if isinstance(parameter, click.Option):
         return max(parameter.opts, key=len)
-    return (parameter.name or "?").upper()
+    return parameter.metavar or (parameter.name or "?").upper()
 
 
 def _literal(message: str) -> str:

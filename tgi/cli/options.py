@@ -111,7 +111,7 @@ class SettingsCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One block of definitions a title, in order of appearance; the empty promises last."""
         blocks: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
+        for parameter in (p for p in self.get_params(ctx) if isinstance(p, click.Option)):
             record = parameter.get_help_record(ctx)
             if record:
                 blocks.setdefault(getattr(parameter, "title", "Other"), []).append(record)

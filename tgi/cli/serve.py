@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from tgi.cli.console import warn
+from tgi import log
+from tgi.cli.console import colours
 from tgi.cli.options import SettingsCommand, all_options, read_config
 
 SUMMARY = """Serve a model over HTTP: TGI's API and OpenAI's chat API.
@@ -39,9 +41,9 @@ def _run(**values: Any) -> None:
         overrides["sharded"] = values["split"]
         if values["logger_level"]:
             overrides["log_level"] = values["logger_level"]
-        if context.get_parameter_source("uds_path") is not click.core.ParameterSource.DEFAULT:
-            warn("`--uds-path` changes nothing: the engine is reached through an inherited socket pair")
     config, warnings = read_config(context, **overrides)
+    telemetry = config.telemetry
+    log.configure(json_lines=telemetry.json_output, level=telemetry.log_level, colour=colours(sys.stderr))
     from tgi.cli.startup import run  # noqa: PLC0415  (the server's imports: help must not wait for them)
 
     context.exit(run(config, warnings))
@@ -56,7 +58,9 @@ def _positional_options() -> list[click.Parameter]:
         *kept,
         click.Option(["--sharded/--no-sharded", "split"], default=None, help=sharded.help),
         click.Option(["--logger-level"], metavar="LEVEL", help="debug, info, warn or error"),
-        click.Option(["--uds-path"], metavar="PATH", help="changes nothing: there is no socket file"),
+        click.Option(
+            ["--uds-path"], metavar="PATH", expose_value=False, help="changes nothing: there is no socket file"
+        ),
     ]
 
 

@@ -1,0 +1,61 @@
+# make serve              set everything up, then serve SmolLM2-135M-Instruct on port 3000
+# make serve ARGS="..."   the same with flags of `tgi serve`
+# make test               set everything up, then run all checks and tests
+# make clean              remove what these made
+#
+# Needs Python 3.11 to 3.13 with its venv module, a C++ compiler, make, and a package index that pip can reach.
+# Each step leaves a stamp in .venv/stamps, so a second run starts at once.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+# On Linux a plain `pip install torch` fetches the CUDA build. For the CPU build, name the index that carries it:
+# make serve TORCH="torch==2.13.0 --index-url URL"
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+BIN := .venv/bin
+STAMPS := .venv/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+NATIVE := CMakeLists.txt $(wildcard tgi/kernels/native/*)
+
+.PHONY: serve test lint clean
+.DELETE_ON_ERROR:
+
+serve: $(STAMPS)/package
+	@$(BIN)/tgi serve $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMPS)/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build
+
+$(STAMPS)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found" >&2; \
+		echo "hint: install one, or name it: make serve PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+		echo "error: no C++ compiler found" >&2; echo "hint: on Debian: apt-get install g++" >&2; exit 1; }
+	@echo "[1/3] virtual environment in .venv ($(PYTHON))"
+	@$(PYTHON) -m venv .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/python constraints.txt
+	@echo "[2/3] torch: the largest part, some minutes where the network is slow"
+	@$(PIP) install $(TORCH) -c constraints.txt
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/torch pyproject.toml $(NATIVE)
+	@echo "[3/3] tgi and what it needs; compiles the kernels, about a minute"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(STAMPS)/tests: $(STAMPS)/package
+	@echo "[+] what the tests need"
+	@$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $@

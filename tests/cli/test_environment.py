@@ -1,0 +1,34 @@
+"""The hub's token is found where TGI's users put it, and no report ever shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tgi.cli.environment import hub_token, runtime_report
+
+
+def test_the_token_comes_from_tgis_variables_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    assert hub_token() is None
+    monkeypatch.setenv("HF_API_TOKEN", "third")
+    assert hub_token() == "third"
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "second")
+    assert hub_token() == "second"
+    monkeypatch.setenv("HF_TOKEN", "first")
+    assert hub_token() == "first"
+    monkeypatch.setenv("HF_TOKEN", " ")
+    assert hub_token() == "second"
+
+
+def test_the_report_names_versions_and_hides_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    report = dict(runtime_report())
+    assert report["tgi"]
+    assert report["torch"]
+    assert report["HF_TOKEN"] == "set (not shown)"
+    assert "hf_secret" not in str(report)
+
+
+def test_a_gpu_driver_that_fails_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/nonexistent/nvidia-smi")
+    assert dict(runtime_report())["gpu driver"].startswith("nvidia-smi failed")

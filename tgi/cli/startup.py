@@ -1,0 +1,152 @@
+"""What `tgi serve` does once its command line is read: find the model, start the server, and tell how that goes.
+
+People read lines on stderr; with `--json-output` the same lines are log records on stdout.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from tgi import __version__
+from tgi.cli.console import talk, warn
+from tgi.cli.environment import hub_token, runtime_report
+from tgi.cli.progress import download_progress, size
+from tgi.config import Config
+from tgi.engine.messages import EngineReady, MemoryLedger
+from tgi.hub.download import HubSettings, locate
+from tgi.hub.files import ModelFiles
+from tgi.server.app import run as run_server
+
+logger = logging.getLogger("tgi.cli")
+
+EXAMPLE_PROMPT = "What is deep learning?"
+
+
+def run(config: Config, warnings: Sequence[str]) -> int:
+    """Serve until told to stop. Returns: the exit code of the process."""
+    _leave_when_told()
+    story = Story(config, talk())
+    for warning in warnings:
+        story.warn(warning)
+    if config.telemetry.print_env:
+        story.environment()
+    with download_progress(talk(), draw=not config.telemetry.json_output) as progress:
+        files = locate(config.model, environment=HubSettings(token=hub_token()), progress=progress)
+    story.found(files)
+    return run_server(config, files, ready=story.ready)
+
+
+class Story:
+    """Tells a start-up as it happens, line by line."""
+
+    def __init__(self, config: Config, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._console = console
+        self._clock = clock
+        self._started = self._phase = clock()
+        self._files: ModelFiles | None = None
+
+    def warn(self, message: str) -> None:
+        """Something the user should know, although the start goes on."""
+        if self._config.telemetry.json_output:
+            logger.warning(message)
+        else:
+            warn(message)
+
+    def environment(self) -> None:
+        """The report of `--env`."""
+        for name, value in runtime_report():
+            self._row(name, value)
+
+    def found(self, files: ModelFiles) -> None:
+        """The model's files are on this machine."""
+        self._files = files
+        self._tell(f"tgi {__version__}")
+        self._row("model", f"{_model(files)} ({self._lap():.2f} s)")
+        self._row("files", str(files.path))
+
+    def ready(self, engine: EngineReady, url: str) -> None:
+        """The server listens and can generate: everything a user needs next."""
+        waited = self._lap()
+        quantize = f", {engine.quantize}" if engine.quantize else ""
+        self._row(
+            "engine", f"{engine.model_type}, {engine.dtype}{quantize} on {engine.device}, {engine.kernels} kernels"
+        )
+        self._row("start", f"weights {engine.load_s:.2f} s, warm-up {engine.warmup_s:.2f} s, all {waited:.2f} s")
+        self._row("memory", _ledger(engine.memory))
+        self._row("kv cache", f"{engine.num_blocks * engine.block_size:,} tokens in blocks of {engine.block_size}")
+        self._row("limits", self._limits(engine))
+        self._row("api key", "required" if self._config.http.api_key else "none: every request is answered")
+        if not self._config.http.api_key and not _is_loopback(self._config.http.hostname):
+            self.warn(f"`--hostname {self._config.http.hostname}` lets other machines in, and there is no `--api-key`")
+        self._tell(f"ready in {self._clock() - self._started:.2f} s: {url}")
+        if not self._config.telemetry.json_output:
+            self._tell(f"try: {self._example(url)}")
+        self._tell("Connected")  # TGI's word: scripts wait for it
+
+    def _limits(self, engine: EngineReady) -> str:
+        limits = self._config.limits
+        total = engine.max_total_tokens
+        longest = limits.max_input_tokens or total - 1
+        return (
+            f"prompt {longest:,}, prompt and answer {total:,} tokens; step {engine.max_step_tokens:,} tokens; "
+            f"{engine.max_rows:,} requests at once, {limits.max_concurrent_requests:,} admitted"
+        )
+
+    def _example(self, url: str) -> str:
+        body = json.dumps({"inputs": EXAMPLE_PROMPT, "parameters": {"max_new_tokens": 20}})
+        key = " -H 'Authorization: Bearer YOUR_KEY'" if self._config.http.api_key else ""
+        return f"curl -N {url}/generate_stream{key} -H 'Content-Type: application/json' -d '{body}'"
+
+    def _row(self, name: str, value: str) -> None:
+        self._tell(f"  {name:<9} {value}" if not self._config.telemetry.json_output else f"{name}: {value}")
+
+    def _tell(self, line: str) -> None:
+        if self._config.telemetry.json_output:
+            logger.info(line)
+        else:
+            self._console.print(line, markup=False)
+
+    def _lap(self) -> float:
+        """Seconds since the last phase ended."""
+        before, self._phase = self._phase, self._clock()
+        return self._phase - before
+
+
+def _leave_when_told() -> None:
+    """Let a signal that comes before the server runs end the process with code 0, as one that comes later does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _model(files: ModelFiles) -> str:
+    return f"{files.model_id} @ {files.revision[:12]}" if files.revision else files.model_id
+
+
+def _ledger(memory: MemoryLedger) -> str:
+    spent = memory.weights + memory.kv_cache + memory.activations
+    return (
+        f"weights {size(memory.weights)} + KV cache {size(memory.kv_cache)} + activations {size(memory.activations)}"
+        f" = {size(spent)} of {size(memory.available)}"
+    )
+
+
+def _is_loopback(hostname: str) -> bool:
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return hostname == "localhost"
