@@ -10,21 +10,27 @@ import torch
 
 from tgi.kernels import reference
 from tgi.kernels.backend import Backend
+from tgi.kernels.cpu import CpuKernels, find_library
 
 
 @dataclass(slots=True)
 class Dispatch:
-    """The backend in use."""
+    """The backend in use, and the native one where it exists."""
 
     backend: Backend
+    native: CpuKernels | None
 
 
-def _first_backend() -> Backend:
-    return reference
+def _dispatch() -> Dispatch:
+    path = find_library()
+    native = None if path is None else CpuKernels(path)
+    if native is not None:
+        native.configure(1)
+    return Dispatch(native or reference, native)
 
 
-DISPATCH = Dispatch(_first_backend())
-"""Until `configure` is called: the native library on one thread where it is built, else torch."""
+DISPATCH = _dispatch()
+"""Until `configure` is called: the native library on one thread where it was built, else torch."""
 
 
 def configure(*, threads: int | None = None, native: bool = True, portable: bool = False) -> str:
@@ -42,8 +48,11 @@ def configure(*, threads: int | None = None, native: bool = True, portable: bool
     if threads is not None and threads < 1:
         raise ValueError(f"`threads` must be > 0; given {threads}")
     torch.set_num_threads(1)
-    DISPATCH.backend = reference
-    return "torch"
+    if not native or DISPATCH.native is None:
+        DISPATCH.backend = reference
+        return "torch"
+    DISPATCH.backend = DISPATCH.native
+    return DISPATCH.native.configure(usable_cores() if threads is None else threads, portable=portable)
 
 
 def usable_cores() -> int:

@@ -1,0 +1,314 @@
+"""The native library of `native/`, called through ctypes: a thin method an operation, which checks and passes pointers.
+
+A decode step makes hundreds of these calls, so what can be known once is kept: functions are bound with their argument
+types when the library is loaded, and a weight's description is made at its first use. ctypes releases the GIL during a
+call. The functions of the library are described in `native/api.cpp`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from tgi.checkpoint.blocks import row_bytes
+from tgi.kernels.backend import ACTIVATIONS
+from tgi.kernels.weights import Matrix, PackedWeight
+
+# The orders of the enumerations in `native/kernels.h`.
+LAYOUTS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+CACHE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+MAX_HEAD_DIM = 512
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("layout", ctypes.c_int64),
+    )
+
+
+class _Prepared:
+    """A weight as the library reads it. The matrices outlive it: it is kept in their `prepared`."""
+
+    __slots__ = ("address", "columns", "count", "matrices", "rows")
+
+    def __init__(self, parts: tuple[Matrix, ...]) -> None:
+        if not parts or any(part.columns != parts[0].columns for part in parts):
+            raise ValueError(f"parts need the same columns; given {[part.columns for part in parts]}")
+        self.matrices = (_Matrix * len(parts))(*(_describe(part) for part in parts))
+        self.address = ctypes.addressof(self.matrices)
+        self.count = len(parts)
+        self.rows = sum(part.rows for part in parts)
+        self.columns = parts[0].columns
+
+
+def _describe(matrix: Matrix) -> _Matrix:
+    expected = matrix.rows * row_bytes(matrix.layout, matrix.columns)
+    data = matrix.data
+    if data.ndim != 1 or data.itemsize != 1 or data.size != expected or not data.flags.c_contiguous:
+        raise ValueError(
+            f"{matrix.rows} x {matrix.columns} of {matrix.layout} is {expected} contiguous bytes; "
+            f"given {data.dtype} {data.shape}"
+        )
+    return _Matrix(data.ctypes.data, matrix.rows, matrix.columns, LAYOUTS.index(matrix.layout))
+
+
+def _prepared(weight: Matrix | PackedWeight) -> _Prepared:
+    prepared = weight.prepared.get("cpu")
+    if prepared is None:
+        prepared = _Prepared(weight.parts if isinstance(weight, PackedWeight) else (weight,))
+        weight.prepared["cpu"] = prepared
+    return cast("_Prepared", prepared)
+
+
+def _address(name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """Where a contiguous tensor lies. Raises: ValueError when it is not contiguous, on the CPU and of this type."""
+    if tensor.dtype != dtype or not tensor.is_contiguous() or not tensor.is_cpu:
+        raise ValueError(f"`{name}` must be a contiguous {dtype} tensor on the CPU; given {_facts(tensor)}")
+    return tensor.data_ptr()
+
+
+def _rows(name: str, tensor: Tensor) -> int:
+    """As `_address`, of a float32 tensor whose last dimension alone is contiguous."""
+    if tensor.dtype != torch.float32 or not tensor.is_cpu or (tensor.stride(-1) != 1 and tensor.shape[-1] > 1):
+        raise ValueError(f"`{name}` must be float32 on the CPU, its last dimension contiguous; given {_facts(tensor)}")
+    return tensor.data_ptr()
+
+
+def _facts(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
+
+
+def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}; given {tuple(tensor.shape)}")
+
+
+def _heads(name: str, tensor: Tensor) -> None:
+    if tensor.ndim != 3:
+        raise ValueError(f"`{name}` must be [tokens, heads, head_dim]; given {tuple(tensor.shape)}")
+
+
+# The arguments of each function of `native/api.cpp`: pointer, 64-bit integer, int, float.
+_SIGNATURES = {
+    "configure": "ii",
+    "matmul": "plllplppli",
+    "embedding": "plpp",
+    "norm": "iplllllppfp",
+    "rotary": "plllplllpplli",
+    "write_kv": "pllpllppilllpl",
+    "attention": "pllllllppillpppllflp",
+    "activate": "plliip",
+    "greedy": "plllpp",
+}
+_TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
+    "p": ctypes.c_void_p,
+    "l": ctypes.c_int64,
+    "i": ctypes.c_int,
+    "f": ctypes.c_float,
+}
+
+
+def find_library() -> Path | None:
+    """The library beside this package's modules; an editable install keeps it in another folder of the package."""
+    for folder in sys.modules[__package__].__path__:
+        path = Path(folder) / "libtgi_cpu.so"
+        if path.exists():
+            return path
+    return None
+
+
+class CpuKernels:
+    """The operations of `tgi.kernels`, by the native library; wrong shapes and types are a ValueError."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the library and bind its functions. Raises: OSError when it does not load."""
+        library = ctypes.CDLL(str(path))
+        self._configure = _bind(library, "configure")
+        self._matmul = _bind(library, "matmul")
+        self._embedding = _bind(library, "embedding")
+        self._norm = _bind(library, "norm")
+        self._rotary = _bind(library, "rotary")
+        self._write_kv = _bind(library, "write_kv")
+        self._attention = _bind(library, "attention")
+        self._activate = _bind(library, "activate")
+        self._greedy = _bind(library, "greedy")
+
+    def configure(self, threads: int, *, portable: bool = False) -> str:
+        """Run on `threads` threads, the caller's included. Returns: "avx2", or "portable" when asked or alone."""
+        return "avx2" if self._configure(threads, portable) else "portable"
+
+    def embedding(self, ids: Tensor, table: Matrix) -> Tensor:
+        """See `tgi.kernels.embedding`."""
+        prepared = _prepared(table)
+        out = torch.empty(ids.shape[0], table.columns)
+        if self._embedding(_address("ids", ids, torch.int32), ids.numel(), prepared.address, out.data_ptr()):
+            low, high = int(ids.min()), int(ids.max())
+            raise ValueError(f"token ids must be in [0, {table.rows}); given {low} to {high}")
+        return out
+
+    def matmul(
+        self, x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """See `tgi.kernels.matmul`."""
+        prepared = _prepared(weight)
+        tokens, columns = x.shape
+        if columns != prepared.columns:
+            raise ValueError(f"`x` has {columns} columns, the weight {prepared.columns}")
+        if bias is not None:
+            _expect("bias", bias, (prepared.rows,))
+        if residual is None:
+            out = torch.empty(tokens, prepared.rows)
+            target = out.data_ptr()
+        else:
+            _expect("residual", residual, (tokens, prepared.rows))
+            out, target = residual, _address("residual", residual)
+        self._matmul(
+            _rows("x", x), x.stride(0), tokens, columns, prepared.address, prepared.count,
+            None if bias is None else _address("bias", bias), target, prepared.rows, residual is not None,
+        )  # fmt: skip
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """See `tgi.kernels.rms_norm`."""
+        return self._normalise(False, x, weight, None, eps)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        """See `tgi.kernels.layer_norm`."""
+        return self._normalise(True, x, weight, bias, eps)
+
+    def _normalise(self, layer: bool, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        width = x.shape[-1]
+        _expect("weight", weight, (width,))
+        if bias is not None:
+            _expect("bias", bias, (width,))
+        if x.ndim == 2:
+            outer, inner, stride_outer, stride_inner = x.shape[0], 1, x.stride(0), 0
+        elif x.ndim == 3:
+            outer, inner, stride_outer, stride_inner = x.shape[0], x.shape[1], x.stride(0), x.stride(1)
+        else:
+            raise ValueError(f"`x` must have 2 or 3 dimensions; given {tuple(x.shape)}")
+        out = torch.empty(x.shape)
+        self._norm(
+            layer, _rows("x", x), outer, inner, stride_outer, stride_inner, width, _address("weight", weight),
+            None if bias is None else _address("bias", bias), eps, out.data_ptr(),
+        )  # fmt: skip
+        return out
+
+    def rotary(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> None:
+        """See `tgi.kernels.rotary`."""
+        _heads("q", q)
+        _heads("k", k)
+        tokens, heads, head_dim = q.shape
+        half = cos.shape[-1]
+        _expect("k", k, (tokens, k.shape[1], head_dim))
+        _expect("cos", cos, (tokens, half))
+        _expect("sin", sin, (tokens, half))
+        if 2 * half > head_dim:
+            raise ValueError(f"cannot rotate {2 * half} dimensions of a head of {head_dim}")
+        self._rotary(
+            _rows("q", q), heads, q.stride(0), q.stride(1), _rows("k", k), k.shape[1], k.stride(0), k.stride(1),
+            _address("cos", cos), _address("sin", sin), tokens, half, interleaved,
+        )  # fmt: skip
+
+    def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+        """See `tgi.kernels.write_kv`."""
+        _heads("k", k)
+        tokens, kv_heads, head_dim = k.shape
+        blocks, block_size, cache_type = _cache(k_cache, v_cache, kv_heads, head_dim)
+        _expect("v", v, (tokens, kv_heads, head_dim))
+        _expect("slot_mapping", slot_mapping, (tokens,))
+        failed = self._write_kv(
+            _rows("k", k), k.stride(0), k.stride(1), _rows("v", v), v.stride(0), v.stride(1), k_cache.data_ptr(),
+            v_cache.data_ptr(), cache_type, blocks * block_size, kv_heads, head_dim,
+            _address("slot_mapping", slot_mapping, torch.int64), tokens,
+        )  # fmt: skip
+        if failed:
+            low, high = int(slot_mapping.min()), int(slot_mapping.max())
+            raise ValueError(f"slots must be in [0, {blocks * block_size}); given {low} to {high}")
+
+    def attention(
+        self,
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        query_starts: Tensor,
+        context_lens: Tensor,
+        block_tables: Tensor,
+        *,
+        scale: float,
+        window: int = 0,
+    ) -> Tensor:
+        """See `tgi.kernels.attention`."""
+        _heads("q", q)
+        tokens, heads, head_dim = q.shape
+        kv_heads = k_cache.shape[2]
+        blocks, block_size, cache_type = _cache(k_cache, v_cache, kv_heads, head_dim)
+        requests, width = block_tables.shape
+        _expect("query_starts", query_starts, (requests + 1,))
+        _expect("context_lens", context_lens, (requests,))
+        if heads % kv_heads or head_dim > MAX_HEAD_DIM:
+            raise ValueError(f"cannot attend with {heads} heads of {head_dim} to {kv_heads} (most: {MAX_HEAD_DIM})")
+        out = torch.empty(tokens, heads * head_dim)
+        failed = self._attention(
+            _rows("q", q), q.stride(0), q.stride(1), tokens, heads, kv_heads, head_dim, k_cache.data_ptr(),
+            v_cache.data_ptr(), cache_type, blocks, block_size, _address("query_starts", query_starts, torch.int32),
+            _address("context_lens", context_lens, torch.int32), _address("block_tables", block_tables, torch.int32),
+            requests, width, scale, window, out.data_ptr(),
+        )  # fmt: skip
+        if failed:
+            raise ValueError(
+                f"queries {query_starts.tolist()} and contexts {context_lens.tolist()} do not fit {tokens} tokens and "
+                f"block tables of {width} in a cache of {blocks} blocks of {block_size}"
+            )
+        return out
+
+    def gated(self, gate_up: Tensor, activation: str) -> Tensor:
+        """See `tgi.kernels.gated`."""
+        if gate_up.shape[-1] % 2:
+            raise ValueError(f"gate and up need an even number of columns; given {gate_up.shape[-1]}")
+        return self._activated(gate_up, gate_up.shape[-1] // 2, True, activation)
+
+    def activate(self, x: Tensor, activation: str) -> Tensor:
+        """See `tgi.kernels.activate`."""
+        return self._activated(x, x.shape[-1], False, activation)
+
+    def _activated(self, x: Tensor, width: int, gated: bool, activation: str) -> Tensor:
+        out = torch.empty(x.shape[0], width)
+        self._activate(_address("x", x), x.shape[0], width, gated, ACTIVATIONS.index(activation), out.data_ptr())
+        return out
+
+    def greedy(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """See `tgi.kernels.greedy`."""
+        count, width = logits.shape
+        token_ids, logprobs = torch.empty(count, dtype=torch.int32), torch.empty(count)
+        self._greedy(_rows("logits", logits), count, logits.stride(0), width, token_ids.data_ptr(), logprobs.data_ptr())
+        return token_ids, logprobs
+
+
+def _bind(library: ctypes.CDLL, name: str) -> Callable[..., int]:
+    function = library[f"tgi_{name}"]
+    function.argtypes = [_TYPES[letter] for letter in _SIGNATURES[name]]
+    function.restype = ctypes.c_int
+    return cast("Callable[..., int]", function)
+
+
+def _cache(k_cache: Tensor, v_cache: Tensor, kv_heads: int, head_dim: int) -> tuple[int, int, int]:
+    """Blocks, slots a block and storage type of a layer's cache. Raises: ValueError when it holds other heads."""
+    blocks, block_size, *inner = k_cache.shape
+    if inner != [kv_heads, head_dim] or v_cache.shape != k_cache.shape or v_cache.dtype != k_cache.dtype:
+        raise ValueError(
+            f"caches must both be [blocks, block_size, {kv_heads}, {head_dim}] of one type; "
+            f"given {_facts(k_cache)} and {_facts(v_cache)}"
+        )
+    if k_cache.dtype not in CACHE_TYPES or not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError(f"caches must be contiguous float32, float16 or bfloat16; given {_facts(k_cache)}")
+    return blocks, block_size, CACHE_TYPES[k_cache.dtype]

@@ -1,0 +1,162 @@
+// The C functions that cpu.py calls: they check indices, split the work and run it on the pool.
+//
+// Shapes and types are checked by the caller. Return: 0, or -1 for an index outside its table (nothing is written).
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels.h"
+#include "thread_pool.h"
+
+#define TGI_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace tgi {
+namespace {
+
+struct Engine {
+    const Kernels* kernels = &PORTABLE_KERNELS;
+    ThreadPool* pool = nullptr;
+};
+
+// Never destroyed: its threads may sleep in the pool when the process exits.
+Engine& engine() {
+    static Engine* instance = new Engine;
+    return *instance;
+}
+
+bool has_avx2() {
+#if defined(TGI_HAVE_AVX2)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+}
+
+// About 10 us of work: less is not worth waking a thread for.
+constexpr int64_t WORTH_SHARING = 40000;
+
+// `cost`: elementary operations a unit takes, roughly.
+void run(Units units, const void* task, int64_t count, int64_t cost) {
+    if (count <= 0) return;
+    ThreadPool* pool = engine().pool;
+    int64_t grain = WORTH_SHARING / (4 * (cost + 1)) + 1;
+    if (!pool || count * (cost + 1) < WORTH_SHARING)
+        units(task, 0, count);
+    else
+        pool->run(units, task, count, grain);
+}
+
+}  // namespace
+}  // namespace tgi
+
+using namespace tgi;
+
+// 1: kernels for AVX2 run; 0: portable ones. `portable` asks for the latter.
+TGI_EXPORT int tgi_configure(int threads, int portable) {
+    Engine& state = engine();
+    delete state.pool;
+    state.pool = threads > 1 ? new ThreadPool(threads) : nullptr;
+    state.kernels = &PORTABLE_KERNELS;
+#if defined(TGI_HAVE_AVX2)
+    if (!portable && has_avx2()) {
+        state.kernels = &AVX2_KERNELS;
+        return 1;
+    }
+#endif
+    return 0;
+}
+
+TGI_EXPORT int tgi_matmul(
+    const float* x, int64_t x_stride, int64_t tokens, int64_t columns, const Matrix* parts, int64_t part_count,
+    const float* bias, float* out, int64_t out_stride, int accumulate) {
+    MatmulTask task{x, x_stride, tokens, columns, parts, part_count, bias, out, out_stride, accumulate != 0};
+    int64_t units = 0;
+    for (int64_t i = 0; i < part_count; i++) units += (parts[i].rows + TILE_ROWS - 1) / TILE_ROWS;
+    if (tokens > 0) run(engine().kernels->matmul, &task, units, TILE_ROWS * columns * (1 + tokens / 8));
+    return 0;
+}
+
+TGI_EXPORT int tgi_embedding(const int32_t* ids, int64_t tokens, const Matrix* table, float* out) {
+    for (int64_t i = 0; i < tokens; i++)
+        if (ids[i] < 0 || ids[i] >= table->rows) return -1;
+    EmbeddingTask task{ids, *table, out};
+    run(engine().kernels->embedding, &task, tokens, table->columns);
+    return 0;
+}
+
+TGI_EXPORT int tgi_norm(
+    int layer, const float* x, int64_t outer, int64_t inner, int64_t stride_outer, int64_t stride_inner, int64_t width,
+    const float* weight, const float* bias, float eps, float* out) {
+    NormTask task{x, inner, stride_outer, stride_inner, width, weight, bias, eps, out};
+    run(layer ? engine().kernels->layer_norm : engine().kernels->rms_norm, &task, outer * inner, width);
+    return 0;
+}
+
+TGI_EXPORT int tgi_rotary(
+    float* q, int64_t q_heads, int64_t q_token_stride, int64_t q_head_stride, float* k, int64_t k_heads,
+    int64_t k_token_stride, int64_t k_head_stride, const float* cos, const float* sin, int64_t tokens, int64_t half,
+    int interleaved) {
+    RotaryTask task{{q, k}, {q_heads, k_heads}, {q_token_stride, k_token_stride}, {q_head_stride, k_head_stride},
+                    cos,    sin,                half,                             interleaved != 0};
+    run(engine().kernels->rotary, &task, tokens, (q_heads + k_heads) * half * 2);
+    return 0;
+}
+
+TGI_EXPORT int tgi_write_kv(
+    const float* k, int64_t k_token_stride, int64_t k_head_stride, const float* v, int64_t v_token_stride,
+    int64_t v_head_stride, void* k_cache, void* v_cache, int cache_type, int64_t num_slots, int64_t kv_heads,
+    int64_t head_dim, const int64_t* slots, int64_t tokens) {
+    for (int64_t i = 0; i < tokens; i++)
+        if (slots[i] < 0 || slots[i] >= num_slots) return -1;
+    WriteTask task{{k, v},   {k_token_stride, v_token_stride}, {k_head_stride, v_head_stride}, {k_cache, v_cache},
+                   cache_type, kv_heads,                       head_dim,                       slots};
+    // One thread: two tokens of a plan may share the scratch block's slots.
+    if (tokens > 0) engine().kernels->write_kv(&task, 0, tokens);
+    return 0;
+}
+
+// query_starts [requests + 1]; every block that a context needs must exist. -1 otherwise.
+TGI_EXPORT int tgi_attention(
+    const float* q, int64_t q_token_stride, int64_t q_head_stride, int64_t tokens, int64_t heads, int64_t kv_heads,
+    int64_t head_dim, const void* k_cache, const void* v_cache, int cache_type, int64_t num_blocks, int64_t block_size,
+    const int32_t* query_starts, const int32_t* context_lens, const int32_t* block_tables, int64_t requests,
+    int64_t table_stride, float scale, int64_t window, float* out) {
+    int64_t share = heads / kv_heads, most = share < GROUP_ROWS ? GROUP_ROWS / share : 1;
+    int64_t keys = 0;
+    if (query_starts[0] != 0 || query_starts[requests] != tokens) return -1;
+    std::vector<QueryGroup> groups;
+    for (int64_t i = 0; i < requests; i++) {
+        int64_t first = query_starts[i], count = query_starts[i + 1] - first, context = context_lens[i];
+        if (count < 0 || count > context || context > table_stride * block_size) return -1;
+        const int32_t* table = block_tables + i * table_stride;
+        for (int64_t block = 0; block * block_size < context; block++)
+            if (table[block] < 0 || table[block] >= num_blocks) return -1;
+        for (int64_t done = 0; done < count; done += most) {
+            int64_t together = count - done < most ? count - done : most;
+            groups.push_back({static_cast<int32_t>(i), static_cast<int32_t>(first + done),
+                              static_cast<int32_t>(together), static_cast<int32_t>(context - count + done)});
+            keys += context;
+        }
+    }
+    AttentionTask task{q,          q_token_stride, q_head_stride, heads,        kv_heads,     head_dim,      k_cache, v_cache,
+                       cache_type, block_size,     block_tables,  table_stride, groups.data(), scale, window, out};
+    int64_t count = static_cast<int64_t>(groups.size());
+    int64_t slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
+    if (count > 0) run(engine().kernels->attention, &task, count * kv_heads * slices, keys / count * head_dim);
+    return 0;
+}
+
+TGI_EXPORT int tgi_activate(const float* x, int64_t rows, int64_t width, int gated, int activation, float* out) {
+    ActivationTask task{x, width, gated != 0, activation, out};
+    run(engine().kernels->activate, &task, rows, width * 4);
+    return 0;
+}
+
+TGI_EXPORT int tgi_greedy(
+    const float* logits, int64_t rows, int64_t stride, int64_t width, int32_t* token_ids, float* logprobs) {
+    GreedyTask task{logits, stride, width, token_ids, logprobs};
+    run(engine().kernels->greedy, &task, rows, width * 4);
+    return 0;
+}

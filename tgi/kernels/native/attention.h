@@ -1,0 +1,188 @@
+// Causal attention over the paged cache.
+//
+// A query vector meets its keys in tiles of TILE_KEYS positions, counted from position 0 of its request, whatever
+// block they lie in. Within a tile: scores (as matmul's sums), their maximum, exponentials and their sum over all
+// TILE_KEYS places (places it must not see count as -inf), then the weighted values, added position after position to
+// what earlier tiles left (scaled to the new maximum). So the order depends on the query's position and the window
+// only. Queries of neighbouring tokens share the converted tile, and nothing else.
+#pragma once
+
+#include "matmul.h"
+
+namespace tgi {
+namespace TGI_PATH {
+
+constexpr int64_t TILE_KEYS = 36;  // a multiple of TILE_ROWS
+constexpr int64_t SCORES = 40;     // TILE_KEYS up to a whole number of vectors
+
+struct AttentionBuffers {
+    alignas(64) float query[GROUP_ROWS * MAX_HEAD_DIM];
+    alignas(64) float sums[GROUP_ROWS * MAX_HEAD_DIM];
+    alignas(64) float keys[TILE_KEYS * MAX_HEAD_DIM];
+    alignas(64) float values[TILE_KEYS * MAX_HEAD_DIM];
+    alignas(64) float weights[GROUP_ROWS * SCORES];
+    float most[GROUP_ROWS];
+    float total[GROUP_ROWS];
+};
+
+TGI_INLINE void convert(const void* cache, int32_t type, int64_t at, int64_t count, float* out) {
+    if (type == CACHE_F32) {
+        std::memcpy(out, static_cast<const float*>(cache) + at, static_cast<size_t>(count) * sizeof(float));
+    } else {
+        const uint8_t* source = static_cast<const uint8_t*>(cache) + 2 * at;
+        (type == CACHE_F16 ? dequantize_f16 : dequantize_bf16)(source, count, out);
+    }
+}
+
+// Keys and values of positions [start, start + TILE_KEYS), zeros from `stop` on; `width` is head_dim up to whole vectors.
+static void gather_tile(
+    const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t start, int64_t stop, int64_t width,
+    AttentionBuffers& buffers) {
+    const int32_t* table = task.block_tables + group.request * task.table_stride;
+    for (int64_t i = 0; i < TILE_KEYS; i++) {
+        float *key = buffers.keys + i * width, *value = buffers.values + i * width;
+        int64_t position = start + i;
+        if (position >= stop) {
+            std::memset(key, 0, static_cast<size_t>(width) * sizeof(float));
+            std::memset(value, 0, static_cast<size_t>(width) * sizeof(float));
+            continue;
+        }
+        int64_t slot = table[position / task.block_size] * task.block_size + position % task.block_size;
+        int64_t at = (slot * task.kv_heads + kv_head) * task.head_dim;
+        convert(task.k_cache, task.cache_type, at, task.head_dim, key);
+        convert(task.v_cache, task.cache_type, at, task.head_dim, value);
+        for (int64_t j = task.head_dim; j < width; j++) key[j] = value[j] = 0.0f;
+    }
+}
+
+// Scores of one query in this tile -> weights relative to the largest score so far; returns what scales earlier sums.
+// Places [from, to) are seen.
+TGI_INLINE float soften(float* scores, int64_t from, int64_t to, float scale, float* most, float* total) {
+    const float lowest = -__builtin_inff();
+    for (int64_t i = 0; i < from; i++) scores[i] = lowest;
+    for (int64_t i = from; i < to; i++) scores[i] *= scale;
+    for (int64_t i = to; i < SCORES; i++) scores[i] = lowest;
+    Float8 highest = all(*most);
+    for (int64_t i = 0; i < SCORES; i += 8) highest = larger(load(scores + i), highest);
+    float maximum = largest(highest);
+    Float8 sums = {};
+    for (int64_t i = 0; i < SCORES; i += 8) {
+        Float8 weight = exponential(load(scores + i) - all(maximum));
+        store(scores + i, weight);
+        sums += weight;
+    }
+    float factor = exponential(all(*most - maximum))[0];
+    *total = *total * factor + sum(sums);
+    *most = maximum;
+    return factor;
+}
+
+// sums = sums * factor + weights . values, for M queries and V vectors of the head; positions [from, to).
+template <int M, int V>
+TGI_INLINE void add_values(
+    const float* weights, const float* values, int64_t width, int64_t from, int64_t to, const float* factors, float* sums) {
+    Float8 result[M * V];
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) result[m * V + v] = load(sums + m * width + 8 * v) * all(factors[m]);
+    for (int64_t i = from; i < to; i++) {
+        Float8 value[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) value[v] = load(values + i * width + 8 * v);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) {
+            Float8 weight = all(weights[m * SCORES + i]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) result[m * V + v] = fused(weight, value[v], result[m * V + v]);
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) store(sums + m * width + 8 * v, result[m * V + v]);
+}
+
+template <int M>
+TGI_INLINE void add_all_values(
+    const float* weights, const float* values, int64_t width, int64_t from, int64_t to, const float* factors, float* sums) {
+    int64_t column = 0;
+    for (; column + 32 <= width; column += 32)
+        add_values<M, 4>(weights, values + column, width, from, to, factors, sums + column);
+    for (; column < width; column += 8)
+        add_values<M, 1>(weights, values + column, width, from, to, factors, sums + column);
+}
+
+// One tile for the queries of one token: `rows` heads that share the kv head.
+static void attend_tile(
+    const AttentionTask& task, int64_t start, int64_t position, int64_t row, int64_t rows, int64_t width,
+    AttentionBuffers& buffers) {
+    int64_t first = task.window > 0 && position + 1 > task.window ? position + 1 - task.window : 0;
+    int64_t from = first > start ? first - start : 0;
+    int64_t to = position + 1 - start < TILE_KEYS ? position + 1 - start : TILE_KEYS;
+    if (from >= to) return;  // the tile lies outside what this token sees
+    float factors[GROUP_ROWS];
+    for (int64_t i = row; i < row + rows; i++) {
+        float* scores = buffers.weights + i * SCORES;
+        factors[i - row] = soften(scores, from, to, task.scale, buffers.most + i, buffers.total + i);
+    }
+    for (int64_t i = 0; i < rows;) {
+        const float* weights = buffers.weights + (row + i) * SCORES;
+        float* sums = buffers.sums + (row + i) * width;
+        if (rows - i >= 3) {
+            add_all_values<3>(weights, buffers.values, width, from, to, factors + i, sums);
+            i += 3;
+        } else if (rows - i == 2) {
+            add_all_values<2>(weights, buffers.values, width, from, to, factors + i, sums);
+            i += 2;
+        } else {
+            add_all_values<1>(weights, buffers.values, width, from, to, factors + i, sums);
+            i += 1;
+        }
+    }
+}
+
+// `heads` query heads from `head` on, which share the kv head.
+static void attend(
+    const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t head, int64_t heads,
+    AttentionBuffers& buffers) {
+    int64_t rows = group.count * heads, hd = task.head_dim, width = (hd + 7) / 8 * 8;
+    for (int64_t row = 0; row < rows; row++) {
+        const float* q = task.q + (group.first + row / heads) * task.q_token_stride
+                         + (head + row % heads) * task.q_head_stride;
+        float *query = buffers.query + row * width, *sums = buffers.sums + row * width;
+        std::memcpy(query, q, static_cast<size_t>(hd) * sizeof(float));
+        for (int64_t i = hd; i < width; i++) query[i] = 0.0f;
+        std::memset(sums, 0, static_cast<size_t>(width) * sizeof(float));
+        buffers.most[row] = -__builtin_inff();
+        buffers.total[row] = 0.0f;
+    }
+    int64_t stop = group.position + group.count;
+    int64_t first = task.window > 0 && group.position + 1 > task.window ? group.position + 1 - task.window : 0;
+    for (int64_t start = first / TILE_KEYS * TILE_KEYS; start < stop; start += TILE_KEYS) {
+        gather_tile(task, group, kv_head, start, stop, width, buffers);
+        float sums[GROUP_ROWS * TILE_ROWS];
+        for (int64_t n = 0; n < TILE_KEYS; n += TILE_ROWS) {
+            dot_rows(buffers.query, width, rows, buffers.keys + n * width, width, width, sums, true);
+            for (int64_t row = 0; row < rows; row++)
+                std::memcpy(buffers.weights + row * SCORES + n, sums + row * TILE_ROWS, TILE_ROWS * sizeof(float));
+        }
+        for (int64_t token = 0; token < group.count; token++)
+            attend_tile(task, start, group.position + token, token * heads, heads, width, buffers);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        float* out = task.out + ((group.first + row / heads) * task.heads + head + row % heads) * hd;
+        for (int64_t i = 0; i < hd; i++) out[i] = buffers.sums[row * width + i] / buffers.total[row];
+    }
+}
+
+// Unit: one group of queries, and at most GROUP_ROWS of the heads that share a kv head.
+static void attention_units(const void* argument, int64_t begin, int64_t end) {
+    const AttentionTask& task = *static_cast<const AttentionTask*>(argument);
+    static thread_local AttentionBuffers buffers;  // 0.3 MiB: too much for a caller's stack
+    int64_t share = task.heads / task.kv_heads, slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
+    for (int64_t unit = begin; unit < end; unit++) {
+        int64_t kv_head = unit / slices % task.kv_heads, done = unit % slices * GROUP_ROWS;
+        int64_t heads = share - done < GROUP_ROWS ? share - done : GROUP_ROWS;
+        attend(task, task.groups[unit / slices / task.kv_heads], kv_head, kv_head * share + done, heads, buffers);
+    }
+}
+
+}  // namespace TGI_PATH
+}  // namespace tgi

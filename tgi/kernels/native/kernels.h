@@ -1,0 +1,160 @@
+// What the two sides of the library agree on: `api.cpp` (checks, splitting over threads) and one `path_*.cpp` for each
+// instruction set, which hold the same sources compiled twice.
+//
+// Every operation is a task: a struct of arguments, a number of units that are independent of each other, and a
+// function that computes units [begin, end). Results never depend on how units are dealt out to threads.
+#pragma once
+
+#include <cstdint>
+
+namespace tgi {
+
+// The order is the one of LAYOUTS in cpu.py.
+enum Layout : int32_t { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, LAYOUT_COUNT };
+
+struct LayoutSize {
+    int64_t values;  // per block
+    int64_t bytes;   // per block
+};
+
+constexpr LayoutSize LAYOUT_SIZES[LAYOUT_COUNT] = {
+    {1, 4},   {1, 2},    {1, 2},     {32, 18},   {32, 20},   {32, 22},  {32, 24},
+    {32, 34}, {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210},
+};
+
+enum CacheType : int32_t { CACHE_F32, CACHE_F16, CACHE_BF16 };
+
+enum Activation : int32_t { SILU, GELU, GELU_TANH, RELU };
+
+// A `Matrix` of weights.py. Layout shared with cpu.py.
+struct Matrix {
+    const uint8_t* data;
+    int64_t rows;
+    int64_t columns;
+    int64_t layout;
+};
+
+// Weight rows a matmul unit covers: 1 x 12, 2 x 6, 3 x 4 and 4 x 3 accumulators all divide it.
+constexpr int64_t TILE_ROWS = 12;
+
+struct MatmulTask {
+    const float* x;
+    int64_t x_stride;
+    int64_t tokens;
+    int64_t columns;
+    const Matrix* parts;
+    int64_t part_count;
+    const float* bias;  // or null
+    float* out;
+    int64_t out_stride;
+    bool accumulate;  // add to what `out` holds
+};
+
+struct EmbeddingTask {
+    const int32_t* ids;
+    Matrix table;
+    float* out;
+};
+
+// Vectors of `width` floats at x + outer * stride_outer + inner * stride_inner; unit = outer * inner_count + inner.
+struct NormTask {
+    const float* x;
+    int64_t inner_count;
+    int64_t stride_outer;
+    int64_t stride_inner;
+    int64_t width;
+    const float* weight;
+    const float* bias;  // or null; layer norm only
+    float eps;
+    float* out;
+};
+
+struct RotaryTask {
+    float* heads[2];  // q, k
+    int64_t head_count[2];
+    int64_t token_stride[2];
+    int64_t head_stride[2];
+    const float* cos;
+    const float* sin;
+    int64_t half;
+    bool interleaved;
+};
+
+struct WriteTask {
+    const float* values[2];  // k, v
+    int64_t token_stride[2];
+    int64_t head_stride[2];
+    void* cache[2];
+    int32_t cache_type;
+    int64_t kv_heads;
+    int64_t head_dim;
+    const int64_t* slots;
+};
+
+// A few consecutive tokens of one request, which read the same keys.
+struct QueryGroup {
+    int32_t request;
+    int32_t first;     // index of the first token
+    int32_t count;     // tokens
+    int32_t position;  // of the first token
+};
+
+// Query vectors computed against one tile of keys: `QueryGroup::count` x heads sharing a kv head, at most this many.
+constexpr int64_t GROUP_ROWS = 32;
+constexpr int64_t MAX_HEAD_DIM = 512;
+
+struct AttentionTask {
+    const float* q;
+    int64_t q_token_stride;
+    int64_t q_head_stride;
+    int64_t heads;
+    int64_t kv_heads;
+    int64_t head_dim;
+    const void* k_cache;
+    const void* v_cache;
+    int32_t cache_type;
+    int64_t block_size;
+    const int32_t* block_tables;
+    int64_t table_stride;
+    const QueryGroup* groups;  // unit = (group, kv head, slice of its heads)
+    float scale;
+    int64_t window;
+    float* out;
+};
+
+struct ActivationTask {
+    const float* x;
+    int64_t width;
+    bool gated;  // x holds 2 * width columns: gate, then up
+    int32_t activation;
+    float* out;
+};
+
+struct GreedyTask {
+    const float* logits;
+    int64_t stride;
+    int64_t width;
+    int32_t* token_ids;
+    float* logprobs;
+};
+
+using Units = void (*)(const void* task, int64_t begin, int64_t end);
+
+struct Kernels {
+    Units matmul;
+    Units embedding;
+    Units rms_norm;
+    Units layer_norm;
+    Units rotary;
+    Units write_kv;
+    Units attention;
+    Units activate;
+    Units greedy;
+};
+
+extern const Kernels PORTABLE_KERNELS;
+#if defined(TGI_HAVE_AVX2)
+extern const Kernels AVX2_KERNELS;
+#endif
+
+}  // namespace tgi

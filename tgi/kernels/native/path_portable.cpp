@@ -1,0 +1,16 @@
+// Every operation compiled for the oldest processor the compiler targets by default.
+#define TGI_PATH portable
+
+#include "attention.h"
+#include "matmul.h"
+#include "rows.h"
+
+namespace tgi {
+
+const Kernels PORTABLE_KERNELS = {
+    portable::matmul_units,   portable::embedding_units, portable::rms_norm_units,
+    portable::layer_norm_units, portable::rotary_units,  portable::write_kv_units,
+    portable::attention_units,  portable::activate_units, portable::greedy_units,
+};
+
+}  // namespace tgi

@@ -1,0 +1,180 @@
+// Eight floats at a time. The compiler's vector extensions give every operation one order on every machine; AVX2
+// only makes it fast, and fuses multiply and add.
+//
+// Included by path_*.cpp alone. Everything is `static`: code compiled for AVX2 must never be picked by the linker for
+// the portable path, so nothing here may instantiate templates of the standard library.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(TGI_AVX2)
+#include <immintrin.h>
+#endif
+
+namespace tgi {
+namespace TGI_PATH {
+
+typedef float Float8 __attribute__((vector_size(32)));
+typedef int32_t Int8 __attribute__((vector_size(32)));
+
+#define TGI_INLINE static inline __attribute__((always_inline))
+
+TGI_INLINE Float8 load(const float* source) {
+    Float8 value;
+    std::memcpy(&value, source, sizeof value);
+    return value;
+}
+
+TGI_INLINE void store(float* target, Float8 value) { std::memcpy(target, &value, sizeof value); }
+
+// The first `count` < 8 floats; the other lanes are zero.
+TGI_INLINE Float8 load_part(const float* source, int64_t count) {
+    Float8 value = {};
+    std::memcpy(&value, source, static_cast<size_t>(count) * sizeof(float));
+    return value;
+}
+
+TGI_INLINE void store_part(float* target, Float8 value, int64_t count) {
+    std::memcpy(target, &value, static_cast<size_t>(count) * sizeof(float));
+}
+
+TGI_INLINE Float8 all(float value) { return Float8{value, value, value, value, value, value, value, value}; }
+
+TGI_INLINE Float8 fused(Float8 a, Float8 b, Float8 c) {
+#if defined(TGI_AVX2)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+// The larger of each pair; `b` where a lane of either is NaN.
+TGI_INLINE Float8 larger(Float8 a, Float8 b) {
+#if defined(TGI_AVX2)
+    return _mm256_max_ps(a, b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+TGI_INLINE Float8 smaller(Float8 a, Float8 b) {
+#if defined(TGI_AVX2)
+    return _mm256_min_ps(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+// The one order in which eight lanes are added up: ((0+1)+(2+3)) + ((4+5)+(6+7)).
+TGI_INLINE float sum(Float8 v) { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
+
+// The same of four vectors.
+TGI_INLINE void sum_four(const Float8* v, float* out) {
+#if defined(TGI_AVX2)
+    __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+    for (int i = 0; i < 4; i++) out[i] = sum(v[i]);
+#endif
+}
+
+TGI_INLINE float largest(Float8 v) {
+    float result = v[0];
+    for (int i = 1; i < 8; i++) result = v[i] > result ? v[i] : result;
+    return result;
+}
+
+TGI_INLINE Float8 power_of_two(Int8 exponent) {
+    Int8 bits = (exponent + 127) << 23;
+    Float8 value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// e^x within 2 units in the last place; 0 for -inf, inf beyond 88.73, NaN for NaN.
+// Source: Cephes expf (S. L. Moshier): reduction by ln 2 in two parts, polynomial of degree 5 for the rest.
+TGI_INLINE Float8 exponential(Float8 x) {
+    x = smaller(all(89.0f), larger(all(-104.0f), x));
+    const Float8 magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    Float8 n = fused(x, all(1.44269504088896341f), magic) - magic;
+    Float8 r = fused(n, all(-0.693359375f), x);
+    r = fused(n, all(2.12194440e-4f), r);
+    Float8 y = all(1.9875691500e-4f);
+    y = fused(y, r, all(1.3981999507e-3f));
+    y = fused(y, r, all(8.3334519073e-3f));
+    y = fused(y, r, all(4.1665795894e-2f));
+    y = fused(y, r, all(1.6666665459e-1f));
+    y = fused(y, r, all(5.0000001201e-1f));
+    y = fused(y, r * r, r) + all(1.0f);
+    // Two factors, so that results below the smallest normal number are rounded and not cut.
+#if defined(TGI_AVX2)
+    Int8 exponent = (Int8)_mm256_cvtps_epi32(n);
+#else
+    Int8 exponent = __builtin_convertvector(n, Int8);
+#endif
+    Int8 first = exponent >> 1;
+    return y * power_of_two(first) * power_of_two(exponent - first);
+}
+
+TGI_INLINE float half_to_float(uint16_t half) {
+#if defined(TGI_AVX2)
+    return _cvtsh_ss(half);
+#else
+    uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, rest = half & 0x7fffu;
+    float value;
+    if (rest >= 0x7c00u) {  // inf and NaN
+        uint32_t bits = sign | 0x7f800000u | (rest & 0x3ffu) << 13;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    // As if float32 had half's exponent bias: exact, for subnormal numbers too.
+    uint32_t bits = rest << 13;
+    std::memcpy(&value, &bits, sizeof value);
+    value *= 5.192296858534828e+33f;  // 2^112
+    std::memcpy(&bits, &value, sizeof bits);
+    bits |= sign;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+// To nearest, ties to even.
+TGI_INLINE uint16_t float_to_half(float value) {
+#if defined(TGI_AVX2)
+    return static_cast<uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT));
+#else
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+    if (rest >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65536 and more
+    if (rest < 0x38800000u) {  // subnormal: adding 0.5 leaves exactly the bits that half keeps
+        float magnitude;
+        std::memcpy(&magnitude, &rest, sizeof magnitude);
+        magnitude += 0.5f;
+        std::memcpy(&rest, &magnitude, sizeof rest);
+        return static_cast<uint16_t>(sign | (rest - 0x3f000000u));
+    }
+    rest += 0xfffu + (rest >> 13 & 1u);
+    return static_cast<uint16_t>(sign | ((rest - 0x38000000u) >> 13));
+#endif
+}
+
+TGI_INLINE float brain_to_float(uint16_t brain) {
+    uint32_t bits = static_cast<uint32_t>(brain) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// To nearest, ties to even; every NaN becomes 0x7fc0, as in torch.
+TGI_INLINE uint16_t float_to_brain(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0u;
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+}  // namespace TGI_PATH
+}  // namespace tgi
