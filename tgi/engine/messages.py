@@ -10,6 +10,7 @@ import enum
 
 import msgspec
 
+from tgi.runner.plan import MemoryLedger as MemoryLedger
 from tgi.sampling import SamplingParams, TopTokens
 
 
@@ -52,16 +53,6 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
 
 
 ToEngine = AddRequest | Abort | Shutdown
-
-
-class MemoryLedger(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine's memory is spent on, in bytes; the number of KV blocks follows from it."""
-
-    weights: int  # mapped or resident parameters
-    activations: int  # peak of the largest step
-    kv_block: int  # one block of all layers
-    kv_cache: int  # num_blocks * kv_block
-    available: int  # what the machine offered when the ledger was made
 
 
 class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

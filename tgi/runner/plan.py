@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -59,3 +60,13 @@ class StepResult:
     failed: dict[int, str] = field(default_factory=dict)  # entry -> reason; only that request fails
     forward_s: float = 0.0
     sample_s: float = 0.0
+
+
+class MemoryLedger(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine's memory is spent on, in bytes; the number of KV blocks follows from it."""
+
+    weights: int  # mapped or resident parameters
+    activations: int  # peak of the largest step
+    kv_block: int  # one block of all layers
+    kv_cache: int  # num_blocks * kv_block
+    available: int  # what the machine offered when the ledger was made

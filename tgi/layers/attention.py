@@ -1,0 +1,67 @@
+"""Self-attention of a decoder layer over the paged KV cache."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tgi import kernels
+from tgi.layers.forward_batch import ForwardBatch, KVCache
+from tgi.layers.linear import ColumnLinear, RowLinear
+from tgi.layers.model import ModelConfig
+from tgi.layers.norm import RMSNorm
+from tgi.layers.rotary import Rotation
+
+
+class Attention:
+    """Project to heads, turn by position, remember keys and values, attend, project back.
+
+    `qkv` yields q, k and v side by side. `q_norm` and `k_norm` normalise each head before it is turned.
+    Units: `scale` multiplies q.k before softmax; `window` counts tokens a query sees, itself included, 0 is unlimited.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        qkv: ColumnLinear,
+        out: RowLinear,
+        *,
+        scale: float | None = None,
+        window: int = 0,
+        q_norm: RMSNorm | None = None,
+        k_norm: RMSNorm | None = None,
+    ) -> None:
+        self.qkv = qkv
+        self.out = out
+        self.num_heads = config.num_heads
+        self.num_kv_heads = config.num_kv_heads
+        self.head_dim = config.head_dim
+        self.scale = config.head_dim**-0.5 if scale is None else scale
+        self.window = window
+        self.q_norm = q_norm
+        self.k_norm = k_norm
+
+    def __call__(
+        self, x: Tensor, rotation: Rotation | None, batch: ForwardBatch, cache: KVCache, residual: Tensor
+    ) -> Tensor:
+        """[T, hidden], [T, hidden] -> [T, hidden]; `residual` is added to in place."""
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        qkv = self.qkv(x).view(len(x), heads + 2 * kv_heads, self.head_dim)
+        q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        if rotation is not None:
+            kernels.rotary(q, k, rotation.cos, rotation.sin, interleaved=rotation.interleaved)
+        kernels.write_kv(k, v, cache.keys, cache.values, batch.slot_mapping)
+        mixed = kernels.attention(
+            q,
+            cache.keys,
+            cache.values,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            scale=self.scale,
+            window=self.window,
+        )
+        return self.out(mixed, residual)

@@ -1,0 +1,71 @@
+"""Qwen2 and Qwen2.5: as Llama, with biases on queries, keys and values, and a window on the upper layers only.
+
+Source: Yang et al., 2024; `Qwen2ForCausalLM` of transformers.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tgi.layers.attention import Attention
+from tgi.layers.forward_batch import ForwardBatch, KVCache
+from tgi.layers.loader import Loader
+from tgi.layers.mlp import GatedMLP
+from tgi.layers.model import ModelConfig
+from tgi.layers.norm import RMSNorm
+from tgi.layers.rotary import Rotary, Rotation
+
+
+class Layer:
+    """Attention and MLP, each on normalised input and added to the residual."""
+
+    def __init__(self, config: ModelConfig, load: Loader, window: int) -> None:
+        hidden, inner = config.hidden_size, config.intermediate_size
+        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        attn, mlp = load.at("self_attn"), load.at("mlp")
+        self.attention_norm = RMSNorm(load.tensor("input_layernorm.weight", hidden), config.norm_eps)
+        self.attention = Attention(
+            config,
+            attn.column("q_proj", "k_proj", "v_proj", inputs=hidden, outputs=(q, kv, kv), bias=True),
+            attn.row("o_proj", inputs=q, outputs=hidden, bias=False),
+            window=window,
+        )
+        self.mlp_norm = RMSNorm(load.tensor("post_attention_layernorm.weight", hidden), config.norm_eps)
+        self.mlp = GatedMLP(
+            mlp.column("gate_proj", "up_proj", inputs=hidden, outputs=(inner, inner), bias=False),
+            mlp.row("down_proj", inputs=inner, outputs=hidden, bias=False),
+            config.activation,
+        )
+
+    def __call__(self, x: Tensor, rotation: Rotation, batch: ForwardBatch, cache: KVCache) -> Tensor:
+        """[T, hidden] -> [T, hidden], `x` itself, added to in place."""
+        x = self.attention(self.attention_norm(x), rotation, batch, cache, residual=x)
+        return self.mlp(self.mlp_norm(x), residual=x)
+
+
+class Model:
+    """A `CausalLM`."""
+
+    def __init__(self, config: ModelConfig, load: Loader) -> None:
+        self.config = config
+        vocab, hidden = config.vocab_size, config.hidden_size
+        self.rotary = Rotary(config.rope, interleaved=config.rope_interleaved)
+        self.embed = load.embedding("model.embed_tokens", rows=vocab, columns=hidden)
+        self.layers = [
+            Layer(config, load.at(f"model.layers.{index}"), window) for index, window in enumerate(config.windows)
+        ]
+        self.norm = RMSNorm(load.tensor("model.norm.weight", hidden), config.norm_eps)
+        self.head = load.lm_head("lm_head", embedding="model.embed_tokens", tied=config.tie_word_embeddings,
+                                 rows=vocab, columns=hidden)  # fmt: skip
+
+    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Tensor:
+        """See `CausalLM.forward`."""
+        rotation = self.rotary(batch)
+        x = self.embed(batch.input_ids)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, rotation, batch, cache)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `CausalLM.logits`."""
+        return self.head(hidden)

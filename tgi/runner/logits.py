@@ -1,0 +1,103 @@
+"""Logits processors: each changes rows of scores by parameters of each row, and no row's result depends on another's.
+
+Results are those of transformers' processors and warpers of the same name, row by row; where two tokens tie at the
+edge of `top_p`, both stay, for a sort must not choose between them. To keep rows independent to the last bit, only two
+kinds of operations are used: those that round each element exactly (so vector width cannot matter), and torch's
+softmax and running sums, which walk each row from its own start.
+
+Shapes everywhere: scores [rows, vocab] float32, changed in place and returned; parameters [rows].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+REMOVED = float("-inf")
+
+
+def repetition_penalty(scores: Tensor, seen: Tensor, penalties: Tensor) -> Tensor:
+    """Divide positive scores of seen tokens by the penalty, multiply negative ones. `seen`: [rows, vocab] bool.
+
+    Source: CTRL (Keskar et al., 2019), as transformers' `RepetitionPenaltyLogitsProcessor`.
+    """
+    penalty = penalties[:, None]
+    penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
+    return scores.copy_(torch.where(seen, penalised, scores))
+
+
+def frequency_penalty(scores: Tensor, counts: Tensor, penalties: Tensor) -> Tensor:
+    """Subtract the penalty once for each time a token was generated. `counts`: [rows, vocab] float32."""
+    return scores.sub_(counts * penalties[:, None])
+
+
+def presence_penalty(scores: Tensor, counts: Tensor, penalties: Tensor) -> Tensor:
+    """Subtract the penalty from every token that was generated. `counts`: [rows, vocab] float32."""
+    return scores.sub_((counts > 0) * penalties[:, None])
+
+
+def logit_bias(scores: Tensor, biases: Sequence[Mapping[int, float]]) -> Tensor:
+    """Add to the scores of single tokens. Ids outside the vocabulary mean nothing, and change nothing."""
+    vocab = scores.shape[-1]
+    for row, bias in zip(scores, biases, strict=True):
+        known = {token_id: value for token_id, value in bias.items() if 0 <= token_id < vocab}
+        ids = torch.tensor(list(known), dtype=torch.int64)
+        row[ids] += torch.tensor(list(known.values()), dtype=torch.float32)
+    return scores
+
+
+def temperature(scores: Tensor, temperatures: Tensor) -> Tensor:
+    """Divide by the temperature, which is positive: above 1 flattens, below 1 sharpens."""
+    return scores.div_(temperatures[:, None])
+
+
+def top_k(scores: Tensor, counts: Tensor) -> Tensor:
+    """Keep the `counts` (int64) highest scores of each row, and those that tie with the last of them."""
+    counts = counts.clamp(max=scores.shape[-1])
+    highest = torch.topk(scores, int(counts.max()), dim=-1).values
+    return scores.masked_fill_(scores < highest.gather(-1, counts[:, None] - 1), REMOVED)
+
+
+def top_p(scores: Tensor, masses: Tensor) -> Tensor:
+    """Keep the fewest most likely tokens that reach the mass together (at least one). Source: Holtzman et al., 2019."""
+    vocab = scores.shape[-1]
+    probabilities = torch.softmax(scores, dim=-1)
+    for row, likely, mass in zip(scores, probabilities, masses.tolist(), strict=True):
+        # Tokens below this cannot be among the kept: all of them together weigh less than 1 - mass. So a few hundred
+        # candidates are sorted instead of the vocabulary.
+        candidates = torch.nonzero(likely >= (1 - mass) / vocab).view(-1)
+        if len(candidates) == 0:
+            continue  # NaN: the sampler reports the row
+        weights = likely[candidates].sort(descending=True).values.double()
+        kept = int(((weights.cumsum(0) - weights) < mass).sum())
+        edge = row[candidates].sort(descending=True).values[max(kept, 1) - 1]
+        row.masked_fill_(row < edge, REMOVED)
+    return scores
+
+
+def min_p(scores: Tensor, shares: Tensor) -> Tensor:
+    """Drop tokens less likely than this share of the most likely one. Source: Nguyen et al., 2024."""
+    probabilities = torch.softmax(scores, dim=-1)
+    highest = probabilities.amax(dim=-1, keepdim=True)
+    return scores.masked_fill_(probabilities < shares[:, None] * highest, REMOVED)
+
+
+def typical_p(scores: Tensor, masses: Tensor) -> Tensor:
+    """Keep the tokens whose surprise is nearest the expected one, up to the mass. Source: Meister et al., 2022."""
+    logprobs = torch.log_softmax(scores, dim=-1)
+    probabilities = torch.softmax(scores, dim=-1)
+    # A removed token has 0 * -inf = NaN here, and contributes nothing.
+    contributions = (logprobs * probabilities).nan_to_num_(0.0)
+    entropy = -contributions.cumsum(dim=-1, dtype=torch.float64)[:, -1:].float()
+    distances = (-logprobs - entropy).abs()
+    nearest, order = distances.sort(dim=-1)
+    reached = probabilities.gather(-1, order).cumsum(dim=-1, dtype=torch.float64) < masses[:, None]
+    last = reached.sum(dim=-1, keepdim=True).clamp_(max=scores.shape[-1] - 1)
+    return scores.masked_fill_(distances > nearest.gather(-1, last), REMOVED)
+
+
+def logprobs_of(scores: Tensor, token_ids: Tensor) -> Tensor:
+    """Natural log-probability of one token of each row: token_ids [rows] int64 -> [rows]."""
+    return torch.log_softmax(scores, dim=-1).gather(-1, token_ids[:, None])[:, 0]

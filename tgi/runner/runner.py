@@ -1,0 +1,192 @@
+"""Runs step plans: the model, its KV cache and the sampler, on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgi import kernels, models
+from tgi.checkpoint import Checkpoint
+from tgi.config import Config
+from tgi.layers.forward_batch import ForwardBatch, KVCache
+from tgi.layers.loader import FLOATS, Loader
+from tgi.layers.model import CausalLM
+from tgi.layers.rope_scaling import override_rope
+from tgi.runner.logits import logprobs_of
+from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
+from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
+from tgi.runner.sampler import NOT_NUMBERS, Sampler
+from tgi.sampling import SamplingParams, TopTokens
+
+_NO_IDS = np.empty(0, dtype=np.int32)
+
+
+class ModelRunner:
+    """Computes what the engine decided. Holds weights, the KV cache and sampling rows, and no request.
+
+    The attributes are what `EngineReady` reports.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self, model: CausalLM, plan: MemoryPlan, *, kv_dtype: torch.dtype, dtype: str, quantize: str | None,
+        kernels: str,
+    ) -> None:  # fmt: skip
+        self.model_type = model.config.model_type
+        self.dtype = dtype
+        self.quantize = quantize
+        self.kernels = kernels
+        self.vocab_size = model.config.vocab_size
+        self.num_blocks = plan.num_blocks
+        self.block_size = plan.block_size
+        self.max_total_tokens = plan.max_total_tokens
+        self.max_step_tokens = plan.max_step_tokens
+        self.max_rows = plan.max_rows
+        self.memory: MemoryLedger = plan.ledger
+        self.load_s = 0.0
+        self.warmup_s = 0.0
+        self._model = model
+        self._sampler = Sampler(self.vocab_size)
+        # One block more than can be lent: block 0 is scratch, for padding and for warming up.
+        shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
+        self._caches = [KVCache(_pages(shape, kv_dtype), _pages(shape, kv_dtype)) for _ in model.config.windows]
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, *, config: Config) -> ModelRunner:
+        """Map the weights, choose kernels, and reserve the KV cache.
+
+        Raises: ModelError (16, 17 or 18) when the model cannot run here; ConfigError for lengths it cannot have.
+        """
+        start = time.perf_counter()
+        chosen = kernels.configure(threads=config.batching.threads, native=not config.model.disable_custom_kernels)
+        asked = None if config.model.dtype is None else getattr(torch, config.model.dtype)
+        loader = Loader(checkpoint, dtype=asked)
+        model = models.load(
+            override_rope(checkpoint.config, config.model.rope_scaling, config.model.rope_factor), loader
+        )
+        # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice.
+        kv_dtype = asked or FLOATS.get(loader.layout, torch.float32)
+        plan = plan_memory(
+            model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=kv_dtype.itemsize
+        )  # fmt: skip
+        runner = cls(
+            model,
+            plan,
+            kv_dtype=kv_dtype,
+            dtype=str(kv_dtype).removeprefix("torch."),
+            quantize=None if loader.layout in FLOATS else loader.layout.lower(),
+            kernels=chosen,
+        )
+        runner.load_s = time.perf_counter() - start
+        return runner
+
+    def rope_variant(self, total_len: int) -> int:
+        """Which rotary table a request uses that may grow to `total_len` tokens; goes into `StepPlan.rope_variants`."""
+        return self._model.config.rope.variant(total_len)
+
+    def warm_up(self) -> None:
+        """Run a prompt and one more token through every weight, in the scratch block; sets `warmup_s`."""
+        start = time.perf_counter()
+        length = min(self.block_size, self.max_step_tokens, self.max_total_tokens)
+        prompt = np.zeros(max(1, length - 1), dtype=np.int32)
+        state = RowState(0, SamplingParams(do_sample=True), prompt, _NO_IDS, top_tokens=0, prompt_logprobs=False)
+        for first, last in ((0, len(prompt)), (len(prompt), length)):
+            if last > first:
+                self.execute(_scratch_plan(first, last, (state,) if first == 0 else ()))
+        self._sampler.end((0,))
+        self.warmup_s = time.perf_counter() - start
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Compute the step's tokens, and choose or score those that the plan asks for.
+
+        Raises: MemoryError when the step does not fit into memory; sampling rows that the plan began then exist, and
+        are forgotten when a later plan names them in `ended`.
+        """
+        try:
+            with torch.inference_mode():
+                return self._execute(plan)
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+    def _execute(self, plan: StepPlan) -> StepResult:
+        start = time.perf_counter()
+        self._sampler.end(plan.ended)
+        self._sampler.begin(plan.started)
+        batch = _forward_batch(plan)
+        hidden = self._model.forward(batch, self._caches)
+        forward_s = time.perf_counter() - start
+        sample_s = 0.0
+        token_ids = plan.targets.copy()
+        logprobs = np.full(len(token_ids), np.nan, dtype=np.float32)
+        top: dict[int, TopTokens] = {}
+        failed: dict[int, str] = {}
+        for entries, sampled in _slices(plan):
+            start = time.perf_counter()
+            # Logits for these rows only: a vocabulary is too wide to have them for every token of a prompt.
+            logits = self._model.logits(hidden[batch.logits_indices[entries]])
+            middle = time.perf_counter()
+            if sampled:
+                choice = self._sampler.sample(logits, plan.logits_rows[entries].tolist())
+                token_ids[entries], logprobs[entries] = choice.token_ids, choice.logprobs
+                top |= {int(entries[entry]): tokens for entry, tokens in choice.top.items()}
+                failed |= {int(entries[entry]): reason for entry, reason in choice.failed.items()}
+            else:
+                targets = torch.from_numpy(plan.targets[entries].astype(np.int64))
+                logprobs[entries] = logprobs_of(logits, targets).numpy()
+                failed |= {int(entry): NOT_NUMBERS for entry in entries if np.isnan(logprobs[entry])}
+            forward_s += middle - start
+            sample_s += time.perf_counter() - middle
+        return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)
+
+
+def _slices(plan: StepPlan) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]]:
+    """The plan's logits entries, at most LOGITS_ROWS at a time, and whether a token is chosen for them."""
+    for sampled in (True, False):
+        entries = np.flatnonzero(plan.sample == sampled)
+        for start in range(0, len(entries), LOGITS_ROWS):
+            yield entries[start : start + LOGITS_ROWS], sampled
+
+
+def _pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor whose memory the operating system hands out, zeroed, page by page as it is first written."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _forward_batch(plan: StepPlan) -> ForwardBatch:
+    return ForwardBatch(
+        input_ids=torch.from_numpy(plan.input_ids),
+        positions=torch.from_numpy(plan.positions),
+        slot_mapping=torch.from_numpy(plan.slot_mapping),
+        query_starts=torch.from_numpy(plan.query_starts),
+        context_lens=torch.from_numpy(plan.context_lens),
+        block_tables=torch.from_numpy(plan.block_tables),
+        rope_variants=torch.from_numpy(plan.rope_variants),
+        logits_indices=torch.from_numpy(plan.logits_indices),
+    )
+
+
+def _scratch_plan(first: int, last: int, started: tuple[RowState, ...]) -> StepPlan:
+    """Positions `first` to `last` of one request in block 0, whose last token is followed by a choice."""
+    positions = np.arange(first, last, dtype=np.int32)
+    return StepPlan(
+        input_ids=np.zeros(last - first, dtype=np.int32),
+        positions=positions,
+        slot_mapping=positions.astype(np.int64),
+        query_starts=np.array([0, last - first], dtype=np.int32),
+        context_lens=np.array([last], dtype=np.int32),
+        block_tables=np.zeros((1, 1), dtype=np.int32),
+        rope_variants=np.zeros(1, dtype=np.int32),
+        logits_indices=np.array([last - first - 1], dtype=np.int32),
+        logits_rows=np.zeros(1, dtype=np.int32),
+        sample=np.ones(1, dtype=np.bool_),
+        targets=np.full(1, -1, dtype=np.int32),
+        started=started,
+    )
