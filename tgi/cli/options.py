@@ -74,7 +74,8 @@ class Setting(click.Option):
         left = ", ".join(names) + (f" {self.metavar}" if self.metavar else "")
         choices = f"one of {', '.join(self.details.choices)}" if self.details.choices else ""
         meaning = self.details.help + (f" ({choices})" if choices else "")
-        facts = [_default_text(self.default, self.details), f"env: {self.envvar}"]
+        default = default_text(self.default) or ("" if "default:" in self.details.help else "none")
+        facts = [f"default: {default}" if default else "", f"env: {self.envvar}"]
         return left, f"{meaning}  [{'; '.join(_unbroken(fact) for fact in facts if fact)}]"
 
 
@@ -151,6 +152,15 @@ def options(section: type, only: Names = None) -> list[click.Option]:
 def all_options() -> list[click.Option]:
     """Every setting there is, in order of definition."""
     return [option for section in SECTIONS for option in options(section)]
+
+
+def default_text(default: Any) -> str:
+    """A default value for people; empty where there is none."""
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return str(default)
 
 
 def read_config(ctx: click.Context, **overrides: Any) -> tuple[Config, list[str]]:
@@ -253,11 +263,3 @@ def _metavar(annotation: Any, details: Flag, kind: click.ParamType[Any]) -> str:
         return "NAME"
     names: dict[Any, str] = {bool: "true|false", int: "N", float: "X", Path: "PATH", str: "TEXT"}
     return details.unit.upper() or names[_bare(annotation)]
-
-
-def _default_text(default: Any, details: Flag) -> str:
-    if default in (None, ()):
-        return "" if "default:" in details.help else "default: none"
-    if isinstance(default, bool):
-        return f"default: {'on' if default else 'off'}"
-    return f"default: {default}"
