@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tgi.config import Config
-
 from tgi.engine.client import Token
 from tgi.engine.messages import EngineReady, EngineRequest, FinishReason, MemoryLedger, StepStats
 from tgi.errors import ModelError, RequestError, Unavailable
@@ -84,6 +83,10 @@ class FakeSupervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Report that no new requests are wanted."""
+        self.state = "draining"
 
     async def wait_failed(self) -> None:
         """Wait until `fail()` was called."""
@@ -196,11 +199,13 @@ class FakeRunner:
     """`ModelRunner` without a model: a token depends on what the slots of its context hold, so no slot can be wrong.
 
     `faults` maps a token id to what happens in a step that computes it: "kill" (SIGKILL), "stop" (SIGSTOP), "raise",
-    "oom" or "nan" (the request's logits are unusable). `kill_at_step` kills in that step (the first is 0) once: the file `marker` says that it happened.
+    "oom" or "nan" (the request's logits are unusable). `kill_at_step` kills in that step (the first is 0), once: the
+    file `marker` says that it happened.
     """
 
     model_type, dtype, device, quantize, kernels, vocab_size = "fake", "float32", "cpu", None, "fake", VOCAB_SIZE
     memory = MemoryLedger(weights=1, activations=1, kv_block=1, kv_cache=64, available=1000)
+    load_s, warmup_s = 0.0, 0.0
 
     def __init__(
         self,

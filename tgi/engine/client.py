@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-import msgspec
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
 
-from tgi.engine.messages import FinishReason
+import msgspec
+import numpy as np
+
+from tgi.config import Config
+from tgi.engine import process
+from tgi.engine.messages import (
+    Abort,
+    AddRequest,
+    EngineFailed,
+    EngineReady,
+    EngineRequest,
+    FinishReason,
+    FromEngine,
+    RequestFailed,
+    StepBegins,
+    StepOutput,
+    StepStats,
+    ToEngine,
+)
+from tgi.errors import EngineGone, ModelError
+from tgi.sampling import TopTokens
+from tgi.wire import AsyncChannel
+
+logger = logging.getLogger(__name__)
+
+_FINISH = tuple(FinishReason)
+_STACK_DUMP_S = 1.0  # what a silent engine gets to write its stacks before it is killed
+_LAST_WORDS_S = 0.5  # what remains in the socket of a dead engine is read within this
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
@@ -15,3 +47,179 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     logprob: float  # natural logarithm, after processors
     top: tuple[tuple[int, float], ...] = ()  # most likely tokens at this position with their log-probabilities
     finish: FinishReason = FinishReason.NONE
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A `StepOutput`, decoded."""
+
+    tokens: list[tuple[int, Token]]  # request id, token
+    prompt_logprobs: dict[int, list[float | None]]  # by request id, for requests whose first token is in this step
+    stats: StepStats
+
+
+class Death(msgspec.Struct, frozen=True):
+    """How an engine ended."""
+
+    how: str  # "killed by SIGKILL", "exited with status 1", with the engine's own reason if it gave one
+    traceback: str = ""
+    request_ids: tuple[int, ...] | None = None  # members of the step that failed; None: the engine could not say
+
+
+class Listener(Protocol):
+    """Who hears what an engine says. Called on the event loop, in the engine's order."""
+
+    def begun(self, ids: tuple[int, ...]) -> None:
+        """These requests left the waiting queue; their first step begins."""
+
+    def stepped(self, step: Step) -> None:
+        """A step is complete."""
+
+    def refused(self, ids: tuple[int, ...], reason: str) -> None:
+        """These requests failed; the engine goes on."""
+
+
+def decode(output: StepOutput) -> Step:
+    """The columns of a step as tokens."""
+    ids: list[int] = np.frombuffer(output.request_ids, np.int64).tolist()
+    indices: list[int] = np.frombuffer(output.indices, np.int32).tolist()
+    token_ids: list[int] = np.frombuffer(output.token_ids, np.int32).tolist()
+    logprobs: list[float] = np.frombuffer(output.logprobs, np.float32).tolist()
+    tops = {entry: _pairs(top) for entry, top in output.top.items()}
+    tokens = [
+        (ids[i], Token(indices[i], token_ids[i], logprobs[i], tops.get(i, ()), _FINISH[finish]))
+        for i, finish in enumerate(output.finish)
+    ]
+    prompts: dict[int, list[float | None]] = {}
+    for entry, column in output.prompt_logprobs.items():
+        prompts[ids[entry]] = [None, *np.frombuffer(column, np.float32).tolist()[1:]]
+    return Step(tokens, prompts, output.stats)
+
+
+def _pairs(top: TopTokens) -> tuple[tuple[int, float], ...]:
+    ids = np.frombuffer(top.token_ids, np.int32).tolist()
+    return tuple(zip(ids, np.frombuffer(top.logprobs, np.float32).tolist(), strict=True))
+
+
+class EngineClient:
+    """One engine process and the conversation with it. Use `start`, then `run`, then `close`."""
+
+    def __init__(
+        self, handle: process.EngineHandle, channel: AsyncChannel[ToEngine, FromEngine], step_timeout_s: float
+    ) -> None:
+        self._handle = handle
+        self._channel = channel
+        self._step_timeout_s = step_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._pending: set[int] = set()
+        self._heard_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self._buried: str | None = None
+        self._loop.add_reader(handle.sentinel, self._on_end)
+
+    @classmethod
+    async def start(
+        cls, config: Config, model_path: Path, *, runner: str = process.RUNNER
+    ) -> tuple[EngineClient, EngineReady]:
+        """Start an engine and wait until it can generate.
+
+        Raises: ModelError when the engine says that another try cannot help; EngineGone when it died without a word.
+        """
+        handle = process.start(config, model_path, runner=runner)
+        channel: AsyncChannel[ToEngine, FromEngine] = await AsyncChannel.open(handle.socket, FromEngine)
+        client = cls(handle, channel, config.http.step_timeout)
+        try:
+            return client, await client._first_message()
+        except BaseException:
+            await client.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The engine's process id."""
+        return self._handle.pid
+
+    def add(self, request: EngineRequest) -> None:
+        """Give the engine a request."""
+        if not self._pending:
+            self._heard_at = self._loop.time()  # it had no reason to speak before
+        self._pending.add(request.id)
+        self._channel.send(AddRequest(request))
+
+    def abort(self, ids: Iterable[int]) -> None:
+        """Let the engine forget requests. Tokens of a step in flight may still arrive."""
+        ids = tuple(ids)
+        self._pending.difference_update(ids)
+        self._channel.send(Abort(ids))
+
+    async def run(self, listener: Listener) -> Death:
+        """Tell the listener all that the engine says, until it is dead. Returns: how it died."""
+        last_words: EngineFailed | None = None
+        self._timer = self._loop.call_later(self._step_timeout_s, self._watch)
+        with contextlib.suppress(EngineGone):
+            while True:
+                message = await self._channel.receive()
+                self._heard_at = self._loop.time()
+                if isinstance(message, StepOutput):
+                    step = decode(message)
+                    self._pending.difference_update(i for i, token in step.tokens if token.finish)
+                    listener.stepped(step)
+                elif isinstance(message, StepBegins):
+                    listener.begun(message.ids)
+                elif isinstance(message, RequestFailed):
+                    self._pending.difference_update(message.ids)
+                    listener.refused(message.ids, message.reason)
+                elif isinstance(message, EngineFailed):
+                    last_words = message
+        how = await self.close()
+        if last_words is None:
+            return Death(how)
+        return Death(f"{how} after `{last_words.reason}`", last_words.traceback, last_words.request_ids or None)
+
+    async def close(self) -> str:
+        """End the engine process, whatever it is doing, and wait for its end. Returns: how it ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._channel.close()
+        self._handle.kill()
+        await self._ended.wait()
+        if self._buried is None:
+            self._buried = self._handle.reap()
+        return self._buried
+
+    async def _first_message(self) -> EngineReady:
+        try:
+            message = await self._channel.receive()
+        except EngineGone:
+            raise EngineGone(f"the engine was {await self.close()} while it was loading") from None
+        if isinstance(message, EngineReady):
+            return message
+        if isinstance(message, EngineFailed) and message.fatal:
+            raise ModelError(message.reason, hint=message.hint, exit_code=message.exit_code)
+        if isinstance(message, EngineFailed):
+            logger.error("%s", message.traceback)
+            raise EngineGone(f"the engine failed while it was loading: {message.reason}")
+        raise EngineGone(f"the engine began with {type(message).__name__}")
+
+    def _on_end(self) -> None:
+        """The process has ended: end of file follows in the socket, unless somebody else holds its other end."""
+        self._loop.remove_reader(self._handle.sentinel)
+        self._ended.set()
+        self._loop.call_later(_LAST_WORDS_S, self._channel.close)
+
+    def _watch(self) -> None:
+        """Replace an engine that has work and says nothing: its stacks first, in case it is only slow to answer."""
+        silent_s = self._loop.time() - self._heard_at
+        if self._pending and silent_s >= self._step_timeout_s:
+            logger.error("the engine has been silent for %.0f s with %d requests", silent_s, len(self._pending))
+            self._handle.dump_stacks()
+            self._timer = self._loop.call_later(_STACK_DUMP_S, self._give_up, self._heard_at)
+        else:
+            wait_s = self._step_timeout_s - (silent_s if self._pending else 0)
+            self._timer = self._loop.call_later(wait_s, self._watch)
+
+    def _give_up(self, heard_at: float) -> None:
+        if self._heard_at == heard_at:
+            self._handle.kill()
+        else:  # it spoke while its stacks were asked for
+            self._watch()

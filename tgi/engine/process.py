@@ -1,0 +1,124 @@
+"""Starts the engine process, and ends it: a child that imports nothing of its parent's program but this package."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tgi import log
+from tgi.config import Config
+
+# Named, not imported: loading them loads torch, which only the child may do.
+ENGINE = "tgi.engine.core:main"
+RUNNER = "tgi.engine.core:load_runner"
+_PR_SET_PDEATHSIG = 1
+
+
+class EngineHandle:
+    """A running engine process: the front end's end of its socket, and the ways to end it."""
+
+    def __init__(self, process: BaseProcess, sock: socket.socket) -> None:
+        self._process = process
+        self.socket = sock
+        # multiprocessing waits for its children at exit: one that nobody ended must not keep us.
+        atexit.register(self.kill)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A file descriptor that becomes readable when the process has ended."""
+        return int(self._process.sentinel)
+
+    def dump_stacks(self) -> None:
+        """Ask the engine to write the stack of every thread to stderr."""
+        self._signal(signal.SIGUSR1)
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing. Does nothing when it has ended."""
+        self._signal(signal.SIGKILL)
+
+    def reap(self) -> str:
+        """Wait for the end of the process and give its entry in the process table back.
+
+        Returns: how it ended, such as "killed by SIGKILL" or "exited with status 1".
+        """
+        self._process.join()
+        atexit.unregister(self.kill)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exited with status {code}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def start(config: Config, model_path: Path, *, runner: str = RUNNER) -> EngineHandle:
+    """Start an engine process for a model; its first message says whether it can generate.
+
+    Call it on the main thread: Linux ends the child with the thread that started it. `runner` names the function, as
+    "module:name", that makes a runner of (config, model_path) in the child.
+    """
+    ours, theirs = socket.socketpair()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_child, args=(theirs, os.getpid(), config, model_path, runner), name="tgi-engine"
+    )
+    with theirs, _anonymous_main():
+        process.start()
+    return EngineHandle(process, ours)
+
+
+@contextlib.contextmanager
+def _anonymous_main() -> Iterator[None]:
+    """Hide the parent's program from multiprocessing, which would run it again in the child.
+
+    That program may be a console script, a zip file, a notebook or a test runner: slow to import, or impossible.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+def _child(sock: socket.socket, parent_pid: int, config: Config, model_path: Path, runner: str) -> None:
+    """The child's entry."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent_pid)
+    telemetry = config.telemetry
+    log.configure(json_lines=telemetry.json_output, level=telemetry.log_level)
+    load = _resolve(runner)
+    _resolve(ENGINE)(sock, config, lambda: load(config, model_path))
+
+
+def _die_with(parent_pid: int) -> None:
+    """Let the kernel kill this process when its parent ends; elsewhere than on Linux, end of file has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it ended before we asked
+            sys.exit(1)
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
