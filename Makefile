@@ -18,6 +18,12 @@ STAMPS := .venv/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 NATIVE := CMakeLists.txt $(wildcard tgi/kernels/native/*)
 
+define TEST_REQUIREMENTS
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")
+endef
+export TEST_REQUIREMENTS
+
 .PHONY: serve test lint clean
 .DELETE_ON_ERROR:
 
@@ -57,5 +63,6 @@ $(STAMPS)/package: $(STAMPS)/torch pyproject.toml $(NATIVE)
 
 $(STAMPS)/tests: $(STAMPS)/package
 	@echo "[+] what the tests need"
-	@$(PIP) install -c constraints.txt -e '.[test]'
+	@$(BIN)/python -c "$$TEST_REQUIREMENTS" > $@.txt
+	@$(PIP) install -c constraints.txt -r $@.txt
 	@touch $@

@@ -1,0 +1,129 @@
+"""The start is told line by line, and ends with everything needed to use the server."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tgi.cli import startup
+from tgi.cli.startup import Story
+from tgi.config import Config, Http, Model, Telemetry
+from tgi.engine.messages import EngineReady, MemoryLedger
+from tgi.hub.files import ModelFiles
+
+FILES = ModelFiles("owner/model", "0123456789abcdef", Path("/models/model.gguf"), Path("/models"))
+ENGINE = EngineReady(
+    model_type="llama", dtype="float32", device="cpu", quantize=None, kernels="avx2", vocab_size=100, num_blocks=512,
+    block_size=16, max_total_tokens=2048, max_step_tokens=256, max_rows=128, load_s=0.5, warmup_s=0.25,
+    memory=MemoryLedger(
+        weights=90 << 20, activations=10 << 20, kv_block=1 << 20, kv_cache=512 << 20, available=4 << 30
+    ),
+)  # fmt: skip
+TOLD = """\
+tgi 4.0.0
+  model     owner/model @ 0123456789ab (1.00 s)
+  files     /models/model.gguf
+  engine    llama, float32 on cpu, avx2 kernels
+  start     weights 0.50 s, warm-up 0.25 s, all 1.00 s
+  memory    weights 90 MiB + KV cache 512 MiB + activations 10 MiB = 612 MiB of 4.0 GiB
+  kv cache  8,192 tokens in blocks of 16
+  limits    prompt 2,047, prompt and answer 2,048 tokens; step 256 tokens; 128 requests at once, 128 admitted
+  api key   none: every request is answered
+ready in 3.00 s: http://127.0.0.1:3000
+try: curl -N http://127.0.0.1:3000/generate_stream -H 'Content-Type: application/json' -d \
+'{"inputs": "What is deep learning?", "parameters": {"max_new_tokens": 20}}'
+Connected
+"""
+
+
+def told(config: Config) -> str:
+    """Everything a start says on a console, with a clock that ticks once a look."""
+    stream = io.StringIO()
+    story = Story(config, Console(file=stream, soft_wrap=True, highlight=False), clock=map(float, count()).__next__)
+    story.found(FILES)
+    story.ready(ENGINE, "http://127.0.0.1:3000")
+    return stream.getvalue()
+
+
+def test_the_whole_story_of_a_local_server() -> None:
+    assert told(Config(http=Http(hostname="127.0.0.1"))) == TOLD
+
+
+def test_the_last_line_is_the_one_scripts_wait_for() -> None:
+    assert told(Config()).splitlines()[-1] == "Connected"
+
+
+def test_a_server_open_to_other_machines_without_a_key_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    told(Config())
+    assert "warning: `--hostname 0.0.0.0`" in capsys.readouterr().err
+    told(Config(http=Http(api_key="secret")))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_api_key_is_not_told_but_its_place_in_the_example_is() -> None:
+    text = told(Config(http=Http(api_key="secret")))
+    assert "secret" not in text
+    assert "Authorization: Bearer YOUR_KEY" in text
+
+
+def test_the_example_is_one_command_a_shell_reads() -> None:
+    line = next(line for line in told(Config()).splitlines() if line.startswith("try: "))
+    words = shlex.split(line.removeprefix("try: "))
+    assert words[0] == "curl"
+    assert json.loads(words[-1])["parameters"]["max_new_tokens"] == 20
+
+
+def test_with_json_output_every_line_is_a_log_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="tgi.cli"):
+        assert told(Config(telemetry=Telemetry(json_output=True))) == ""
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[-1] == "Connected"
+    assert any(message.startswith("ready in") for message in messages)
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+def test_the_environment_is_shown_on_demand() -> None:
+    stream = io.StringIO()
+    Story(Config(), Console(file=stream, soft_wrap=True)).environment()
+    assert "python" in stream.getvalue()
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_model_is_fetched_ends_the_process_with_code_0(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(startup, "locate", lambda *_, **__: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as end:
+        startup.run(Config(), [])
+    assert end.value.code == 0
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_the_model_and_the_settings_reach_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = Config(model=Model(model_id=str(tmp_path)))
+    seen: list[object] = []
+    monkeypatch.setattr(startup, "run_server", lambda *arguments, **_: seen.extend(arguments) or 3)
+    assert startup.run(config, []) == 3
+    assert seen[0] is config
+    assert isinstance(seen[1], ModelFiles)
+    assert seen[1].folder == tmp_path
