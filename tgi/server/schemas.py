@@ -1,0 +1,212 @@
+"""What clients may send: one Struct an endpoint, decoded strictly.
+
+Unknown keys are ignored; an integer is never made of a float, a boolean or a string; `null` means "absent" wherever a
+field may be absent (spec/http-api.md section 2). Types and ranges of the JSON are checked here, meaning is checked in
+`tgi.server.validation`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tgi.errors import RequestError
+
+MAX_NESTING = 128  # levels of arrays and objects in one body
+MAX_MESSAGES = 2048  # messages in one conversation
+_NOT_JSON = "Failed to parse the request body as JSON: "
+_WRONG_SHAPE = "Failed to deserialize the JSON body into the target type: "
+
+Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Unsigned = Annotated[int, Meta(ge=0)]
+
+Body = TypeVar("Body")
+
+
+class Rejected(RequestError):
+    """A body that never became a request: not read, not JSON, or of the wrong shape. Not counted as a request."""
+
+    error_type = "validation"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class GenerateParameters(Struct, kw_only=True):
+    """How to generate, in TGI's words (spec/http-api.md section 4); None is "not given".
+
+    `presence_penalty` and `logit_bias` are ours: the OpenAI routes need them, so the native ones have them too.
+    """
+
+    best_of: Unsigned | None = None
+    temperature: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: Int32 | None = None
+    top_p: float | None = None
+    typical_p: float | None = None
+    do_sample: bool | None = None
+    max_new_tokens: Uint32 | None = None
+    return_full_text: bool | None = None
+    stop: list[str] | None = None
+    stop_sequences: list[str] | None = None  # the older name of `stop`
+    truncate: Unsigned | None = None
+    watermark: bool | None = None
+    details: bool | None = None
+    decoder_input_details: bool | None = None
+    seed: Unsigned | None = None
+    top_n_tokens: Uint32 | None = None
+    grammar: dict[str, Any] | None = None
+    adapter_id: str | None = None
+    logit_bias: dict[str, float] | list[float] | None = None  # TGI's list form means nothing and is ignored
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
+
+class GenerateRequest(Struct, kw_only=True):
+    """POST `/generate`, `/generate_stream`, `/tokenize`, and with `stream` POST `/`."""
+
+    inputs: str
+    parameters: GenerateParameters | None = None
+    stream: bool | None = None
+
+
+class ContentPart(Struct, kw_only=True):
+    """One element of a message's content list."""
+
+    type: str
+    text: str | None = None
+
+
+class Message(Struct, kw_only=True):
+    """One message of a conversation."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.content is None and self.tool_calls is None:
+            raise ValueError("missing field `content`")
+        for part in self.content if isinstance(self.content, list) else ():
+            if part.type == "text" and part.text is None:
+                raise ValueError("missing field `text`")
+
+
+class StreamOptions(Struct, kw_only=True):
+    """What a stream of an OpenAI route says beside its tokens."""
+
+    include_usage: bool | None = None
+
+
+class OpenAiRequest(Struct, kw_only=True):
+    """The fields that the chat and completions routes share."""
+
+    model: str | None = None
+    max_tokens: Uint32 | None = None
+    max_completion_tokens: Uint32 | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: Unsigned | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logit_bias: dict[str, float] | list[float] | None = None
+    n: Uint32 | None = None
+    include_stop_str_in_output: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
+
+class ChatRequest(OpenAiRequest, kw_only=True):
+    """POST `/v1/chat/completions` and `/chat_tokenize`."""
+
+    messages: list[Message]
+    logprobs: bool | None = None
+    top_logprobs: Uint32 | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    chat_template: Any = None  # a template from a client is a program from a client: refused
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(OpenAiRequest, kw_only=True):
+    """POST `/v1/completions`."""
+
+    prompt: str | list[str]
+    suffix: Any = None
+    repetition_penalty: float | None = None
+    echo: bool | None = None
+    logprobs: bool | Uint32 | None = None
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+        if self.prompt == []:
+            raise ValueError("Empty array detected. Do not use an empty array for the prompt.")
+
+
+def parse(type: type[Body], body: bytes) -> Body:
+    """The body as a `type`.
+
+    Raises: Rejected with status 400 (not JSON, too deeply nested) or 422 (JSON of another shape).
+    """
+    try:
+        if body.count(b"[") + body.count(b"{") > MAX_NESTING:  # may be strings' content: look closer
+            _check_nesting(msgspec.json.decode(body))
+        parsed: Body = _decoder(cast(Hashable, type)).decode(body)
+    except msgspec.ValidationError as error:
+        raise Rejected(422, _WRONG_SHAPE + _with_path(str(error))) from None
+    except msgspec.DecodeError as error:
+        raise Rejected(400, _NOT_JSON + str(error)) from None
+    except UnicodeDecodeError:
+        raise Rejected(400, _NOT_JSON + "a string is not valid UTF-8") from None
+    except RecursionError:
+        raise Rejected(400, f"{_NOT_JSON}more than {MAX_NESTING} levels of nesting") from None
+    return parsed
+
+
+@functools.cache
+def _decoder(type: Hashable) -> Any:
+    return msgspec.json.Decoder(cast(Any, type))
+
+
+def _with_path(message: str) -> str:
+    """msgspec's "reason - at `$.path`" as "path: reason"."""
+    reason, _, path = message.partition(" - at `$")
+    reason = reason.replace("Object missing required field", "missing field")
+    path = path.rstrip("`").lstrip(".")
+    return f"{path}: {reason}" if path else reason
+
+
+def _check_nesting(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and seed >= 2**64:  # msgspec's own bounds end at 63 bits
+        raise ValueError("Expected `int` <= 18446744073709551615")
