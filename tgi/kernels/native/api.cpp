@@ -41,11 +41,10 @@ constexpr int64_t WORTH_SHARING = 40000;
 void run(Units units, const void* task, int64_t count, int64_t cost) {
     if (count <= 0) return;
     ThreadPool* pool = engine().pool;
-    int64_t grain = WORTH_SHARING / (4 * (cost + 1)) + 1;
     if (!pool || count * (cost + 1) < WORTH_SHARING)
         units(task, 0, count);
     else
-        pool->run(units, task, count, grain);
+        pool->run(units, task, count);
 }
 
 }  // namespace

@@ -14,85 +14,125 @@ TGI_INLINE float scale_at(const uint8_t* bytes) {
     return half_to_float(half);
 }
 
-static void dequantize_f32(const uint8_t* source, int64_t count, float* out) {
-    std::memcpy(out, source, static_cast<size_t>(count) * sizeof(float));
-}
-
-static void dequantize_f16(const uint8_t* source, int64_t count, float* out) {
-    int64_t i = 0;
-#if defined(TGI_AVX2)
-    for (; i + 8 <= count; i += 8) {
-        __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 2 * i));
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(halves));
-    }
-#endif
-    for (; i < count; i++) out[i] = scale_at(source + 2 * i);
-}
-
-static void dequantize_bf16(const uint8_t* source, int64_t count, float* out) {
-    int64_t i = 0;
-#if defined(TGI_AVX2)
-    for (; i + 8 <= count; i += 8) {
-        __m128i brains = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 2 * i));
-        __m256i bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(brains), 16);
-        _mm256_storeu_ps(out + i, _mm256_castsi256_ps(bits));
-    }
-#endif
-    for (; i < count; i++) {
-        uint16_t brain;
-        std::memcpy(&brain, source + 2 * i, sizeof brain);
-        out[i] = brain_to_float(brain);
-    }
+TGI_INLINE float brain_at(const uint8_t* bytes) {
+    uint16_t brain;
+    std::memcpy(&brain, bytes, sizeof brain);
+    return brain_to_float(brain);
 }
 
 #if defined(TGI_AVX2)
 TGI_INLINE __m256 low_eight(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 #endif
 
-static void dequantize_q4_0(const uint8_t* source, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += 32, source += 18, out += 32) {
-        float d = scale_at(source);
-        const uint8_t* q = source + 2;
+// The layouts that matter most, 32 values at a time in four vectors: `dequantize` stores them, and a product of few
+// tokens multiplies them where they are.
+#define TGI_UNPACK static inline __attribute__((always_inline)) void unpack(const uint8_t* source, Float8* out)
+
+struct BlockF32 {
+    static constexpr int64_t BYTES = 128;
+    TGI_UNPACK { std::memcpy(out, source, BYTES); }
+};
+
+struct BlockF16 {
+    static constexpr int64_t BYTES = 64;
+    TGI_UNPACK {
 #if defined(TGI_AVX2)
-        const __m128i mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
-        const __m256 scale = _mm256_set1_ps(d);
-        __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
-        __m128i low = _mm_sub_epi8(_mm_and_si128(packed, mask), eight);
-        __m128i high = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(packed, 4), mask), eight);
-        _mm256_storeu_ps(out, _mm256_mul_ps(scale, low_eight(low)));
-        _mm256_storeu_ps(out + 8, _mm256_mul_ps(scale, low_eight(_mm_unpackhi_epi64(low, low))));
-        _mm256_storeu_ps(out + 16, _mm256_mul_ps(scale, low_eight(high)));
-        _mm256_storeu_ps(out + 24, _mm256_mul_ps(scale, low_eight(_mm_unpackhi_epi64(high, high))));
+        for (int i = 0; i < 4; i++)
+            out[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * i)));
 #else
-        for (int j = 0; j < 16; j++) {
-            out[j] = d * static_cast<float>((q[j] & 15) - 8);
-            out[j + 16] = d * static_cast<float>((q[j] >> 4) - 8);
-        }
+        for (int i = 0; i < 32; i++) out[i / 8][i % 8] = scale_at(source + 2 * i);
 #endif
+    }
+};
+
+struct BlockBF16 {
+    static constexpr int64_t BYTES = 64;
+    TGI_UNPACK {
+#if defined(TGI_AVX2)
+        for (int i = 0; i < 4; i++) {
+            __m128i brains = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * i));
+            out[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(brains), 16));
+        }
+#else
+        for (int i = 0; i < 32; i++) out[i / 8][i % 8] = brain_at(source + 2 * i);
+#endif
+    }
+};
+
+// 32 small integers: the low nibbles of 16 bytes, then the high ones, less `offset`.
+TGI_INLINE void unpack_nibbles(const uint8_t* bytes, int offset, Float8* out) {
+#if defined(TGI_AVX2)
+    const __m128i mask = _mm_set1_epi8(15), less = _mm_set1_epi8(static_cast<char>(offset));
+    __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    __m128i low = _mm_sub_epi8(_mm_and_si128(packed, mask), less);
+    __m128i high = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(packed, 4), mask), less);
+    out[0] = low_eight(low);
+    out[1] = low_eight(_mm_unpackhi_epi64(low, low));
+    out[2] = low_eight(high);
+    out[3] = low_eight(_mm_unpackhi_epi64(high, high));
+#else
+    for (int i = 0; i < 16; i++) {
+        out[i / 8][i % 8] = static_cast<float>((bytes[i] & 15) - offset);
+        out[2 + i / 8][i % 8] = static_cast<float>((bytes[i] >> 4) - offset);
+    }
+#endif
+}
+
+struct BlockQ4_0 {
+    static constexpr int64_t BYTES = 18;
+    TGI_UNPACK {
+        Float8 scale = all(scale_at(source));
+        unpack_nibbles(source + 2, 8, out);
+        for (int i = 0; i < 4; i++) out[i] = scale * out[i];
+    }
+};
+
+struct BlockQ4_1 {
+    static constexpr int64_t BYTES = 20;
+    TGI_UNPACK {
+        Float8 scale = all(scale_at(source)), minimum = all(scale_at(source + 2));
+        unpack_nibbles(source + 4, 0, out);
+        for (int i = 0; i < 4; i++) out[i] = scale * out[i] + minimum;
+    }
+};
+
+struct BlockQ8_0 {
+    static constexpr int64_t BYTES = 34;
+    TGI_UNPACK {
+        Float8 scale = all(scale_at(source));
+#if defined(TGI_AVX2)
+        for (int i = 0; i < 4; i++) {
+            __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(source + 2 + 8 * i));
+            out[i] = (Float8)low_eight(eight) * scale;
+        }
+#else
+        for (int i = 0; i < 32; i++) out[i / 8][i % 8] = static_cast<float>(static_cast<int8_t>(source[2 + i]));
+        for (int i = 0; i < 4; i++) out[i] = out[i] * scale;
+#endif
+    }
+};
+
+template <class Block>
+static void dequantize_blocks(const uint8_t* source, int64_t count, float* out) {
+    for (int64_t i = 0; i + 32 <= count; i += 32, source += Block::BYTES) {
+        Float8 values[4];
+        Block::unpack(source, values);
+        for (int v = 0; v < 4; v++) store(out + i + 8 * v, values[v]);
     }
 }
 
-static void dequantize_q4_1(const uint8_t* source, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += 32, source += 20, out += 32) {
-        float d = scale_at(source), m = scale_at(source + 2);
-        const uint8_t* q = source + 4;
-#if defined(TGI_AVX2)
-        const __m128i mask = _mm_set1_epi8(15);
-        const Float8 scale = all(d), minimum = all(m);
-        __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
-        __m128i low = _mm_and_si128(packed, mask);
-        __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), mask);
-        store(out, scale * (Float8)low_eight(low) + minimum);
-        store(out + 8, scale * (Float8)low_eight(_mm_unpackhi_epi64(low, low)) + minimum);
-        store(out + 16, scale * (Float8)low_eight(high) + minimum);
-        store(out + 24, scale * (Float8)low_eight(_mm_unpackhi_epi64(high, high)) + minimum);
-#else
-        for (int j = 0; j < 16; j++) {
-            out[j] = d * static_cast<float>(q[j] & 15) + m;
-            out[j + 16] = d * static_cast<float>(q[j] >> 4) + m;
-        }
-#endif
-    }
+static void dequantize_f32(const uint8_t* source, int64_t count, float* out) {
+    std::memcpy(out, source, static_cast<size_t>(count) * sizeof(float));
+}
+
+static void dequantize_f16(const uint8_t* source, int64_t count, float* out) {
+    dequantize_blocks<BlockF16>(source, count, out);
+    for (int64_t i = count / 32 * 32; i < count; i++) out[i] = scale_at(source + 2 * i);
+}
+
+static void dequantize_bf16(const uint8_t* source, int64_t count, float* out) {
+    dequantize_blocks<BlockBF16>(source, count, out);
+    for (int64_t i = count / 32 * 32; i < count; i++) out[i] = brain_at(source + 2 * i);
 }
 
 static void dequantize_q5_0(const uint8_t* source, int64_t count, float* out) {
@@ -120,22 +160,6 @@ static void dequantize_q5_1(const uint8_t* source, int64_t count, float* out) {
             out[j] = d * static_cast<float>(static_cast<int32_t>(first)) + m;
             out[j + 16] = d * static_cast<float>(static_cast<int32_t>(second)) + m;
         }
-    }
-}
-
-static void dequantize_q8_0(const uint8_t* source, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += 32, source += 34, out += 32) {
-        float d = scale_at(source);
-        const int8_t* q = reinterpret_cast<const int8_t*>(source + 2);
-#if defined(TGI_AVX2)
-        const __m256 scale = _mm256_set1_ps(d);
-        for (int j = 0; j < 32; j += 8) {
-            __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + j));
-            _mm256_storeu_ps(out + j, _mm256_mul_ps(low_eight(eight), scale));
-        }
-#else
-        for (int j = 0; j < 32; j++) out[j] = static_cast<float>(q[j]) * d;
-#endif
     }
 }
 
@@ -234,8 +258,19 @@ static void dequantize_q6_k(const uint8_t* source, int64_t count, float* out) {
 typedef void (*Dequantize)(const uint8_t* source, int64_t count, float* out);
 
 static const Dequantize DEQUANTIZE[LAYOUT_COUNT] = {
-    dequantize_f32,  dequantize_f16,  dequantize_bf16, dequantize_q4_0, dequantize_q4_1, dequantize_q5_0, dequantize_q5_1,
-    dequantize_q8_0, dequantize_q2_k, dequantize_q3_k, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k,
+    dequantize_f32,
+    dequantize_f16,
+    dequantize_bf16,
+    dequantize_blocks<BlockQ4_0>,
+    dequantize_blocks<BlockQ4_1>,
+    dequantize_q5_0,
+    dequantize_q5_1,
+    dequantize_blocks<BlockQ8_0>,
+    dequantize_q2_k,
+    dequantize_q3_k,
+    dequantize_q4_k,
+    dequantize_q5_k,
+    dequantize_q6_k,
 };
 
 // Values [start, start + count) of one row.

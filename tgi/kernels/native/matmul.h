@@ -5,7 +5,8 @@
 // added in order; then bias, then what `out` held. Tiles, tails and thread counts change which elements are computed
 // together, never this order.
 //
-// A tile of weight rows is dequantised into the first-level cache once, and all tokens run over it.
+// A tile of weight rows is dequantised into the first-level cache once, and all tokens run over it; for very few tokens
+// the values are multiplied as they are unpacked, without the way through the cache.
 #pragma once
 
 #include "dequantize.h"
@@ -73,6 +74,15 @@ static void dot_rows(
     }
 }
 
+// Finished sums of `count` outputs of a token, from column `output` on, into the result.
+TGI_INLINE void finish(const MatmulTask& task, int64_t token, const float* sums, int64_t count, int64_t output) {
+    float* out = task.out + token * task.out_stride + output;
+    for (int64_t n = 0; n < count; n++) {
+        float value = task.bias ? sums[n] + task.bias[output + n] : sums[n];
+        out[n] = task.accumulate ? out[n] + value : value;
+    }
+}
+
 // Rows [row, row + rows) of a part, whose outputs begin at column `output` of the result.
 static void matmul_tile(const MatmulTask& task, const Matrix& part, int64_t row, int64_t rows, int64_t output) {
     alignas(64) float tile[TILE_ROWS * CHUNK];
@@ -90,15 +100,83 @@ static void matmul_tile(const MatmulTask& task, const Matrix& part, int64_t row,
             }
             dot_rows(task.x + token * task.x_stride + k, task.x_stride, tokens, tile, CHUNK, count, sums, k == 0);
         }
-        for (int64_t m = 0; m < tokens; m++) {
-            float* out = task.out + (token + m) * task.out_stride + output;
-            for (int64_t n = 0; n < rows; n++) {
-                float value = sums[m * TILE_ROWS + n];
-                if (task.bias) value += task.bias[output + n];
-                out[n] = task.accumulate ? out[n] + value : value;
+        for (int64_t m = 0; m < tokens; m++) finish(task, token + m, sums + m * TILE_ROWS, rows, output);
+    }
+}
+
+// R rows of a part against M tokens, values multiplied as they are unpacked.
+template <class Block, int M, int R>
+TGI_INLINE void multiply_rows(const MatmulTask& task, const Matrix& part, int64_t row, int64_t output) {
+    int64_t row_bytes = task.columns / 32 * Block::BYTES + task.columns % 32 * Block::BYTES / 32;
+    const uint8_t* source = part.data + row * row_bytes;
+    float results[M * R] = {};
+    for (int64_t k = 0; k < task.columns; k += CHUNK) {
+        int64_t count = task.columns - k < CHUNK ? task.columns - k : CHUNK, whole = count / 32 * 32;
+        const float* x = task.x + k;
+        Float8 sums[M * R] = {};
+        for (int64_t i = 0; i < whole; i += 32) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                Float8 values[4];
+                const uint8_t* block = source + r * row_bytes + (k + i) / 32 * Block::BYTES;
+                __builtin_prefetch(block + R * row_bytes);  // the rows after these: the weights come from memory
+                Block::unpack(block, values);
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++) {
+#pragma GCC unroll 8
+                    for (int m = 0; m < M; m++) {
+                        Float8 tokens = load(x + m * task.x_stride + i + 8 * v);
+                        sums[m * R + r] = fused(tokens, values[v], sums[m * R + r]);
+                    }
+                }
             }
         }
+        for (int64_t i = whole; i < count; i += 8) {
+            int64_t rest = count - i < 8 ? count - i : 8;
+            for (int r = 0; r < R; r++) {
+                float values[8] = {};
+                dequantize(part, row + r, k + i, rest, values);
+                for (int m = 0; m < M; m++) {
+                    Float8 tokens = load_part(x + m * task.x_stride + i, rest);
+                    sums[m * R + r] = fused(tokens, load(values), sums[m * R + r]);
+                }
+            }
+        }
+        for (int i = 0; i < M * R; i++) results[i] = k == 0 ? sum(sums[i]) : results[i] + sum(sums[i]);
     }
+    for (int m = 0; m < M; m++) finish(task, m, results + m * R, R, output);
+}
+
+template <class Block, int M, int R>
+static void multiply_tile(const MatmulTask& task, const Matrix& part, int64_t row, int64_t rows, int64_t output) {
+    int64_t n = 0;
+    for (; n + R <= rows; n += R) multiply_rows<Block, M, R>(task, part, row + n, output + n);
+    for (; n < rows; n++) multiply_rows<Block, M, 1>(task, part, row + n, output + n);
+}
+
+template <class Block>
+TGI_INLINE bool multiply_few(const MatmulTask& task, const Matrix& part, int64_t row, int64_t rows, int64_t output) {
+    switch (task.tokens) {
+        case 1: multiply_tile<Block, 1, 4>(task, part, row, rows, output); return true;
+        case 2: multiply_tile<Block, 2, 4>(task, part, row, rows, output); return true;
+        case 3: multiply_tile<Block, 3, 2>(task, part, row, rows, output); return true;
+        case 4: multiply_tile<Block, 4, 2>(task, part, row, rows, output); return true;
+        default: return false;
+    }
+}
+
+static void compute_tile(const MatmulTask& task, const Matrix& part, int64_t row, int64_t rows, int64_t output) {
+    bool done = false;
+    switch (part.layout) {
+        case F32: done = multiply_few<BlockF32>(task, part, row, rows, output); break;
+        case F16: done = multiply_few<BlockF16>(task, part, row, rows, output); break;
+        case BF16: done = multiply_few<BlockBF16>(task, part, row, rows, output); break;
+        case Q4_0: done = multiply_few<BlockQ4_0>(task, part, row, rows, output); break;
+        case Q4_1: done = multiply_few<BlockQ4_1>(task, part, row, rows, output); break;
+        case Q8_0: done = multiply_few<BlockQ8_0>(task, part, row, rows, output); break;
+        default: break;
+    }
+    if (!done) matmul_tile(task, part, row, rows, output);
 }
 
 // Unit: one tile of rows, counted through the parts.
@@ -112,7 +190,7 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
         for (int64_t unit = from; unit < to; unit++) {
             int64_t row = unit * TILE_ROWS;
             int64_t rows = part.rows - row < TILE_ROWS ? part.rows - row : TILE_ROWS;
-            matmul_tile(task, part, row, rows, output + row);
+            compute_tile(task, part, row, rows, output + row);
         }
         first_unit += units;
         output += part.rows;

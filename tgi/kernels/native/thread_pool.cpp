@@ -9,6 +9,8 @@ namespace {
 // Long enough to bridge the Python code between two operations of a step, short enough to cost nothing when idle.
 constexpr std::chrono::microseconds SPIN{50};
 
+constexpr int64_t RUNS = 6;  // a thread and task
+
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -32,15 +34,16 @@ ThreadPool::~ThreadPool() {
     for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::run(Units units, const void* task, int64_t count, int64_t grain) {
-    if (threads_.empty() || count <= grain || busy_.exchange(true)) {
+void ThreadPool::run(Units units, const void* task, int64_t count) {
+    if (threads_.empty() || count <= 1 || busy_.exchange(true)) {
         units(task, 0, count);
         return;
     }
     units_ = units;
     task_ = task;
     count_ = count;
-    grain_ = grain;
+    // Neighbouring units read neighbouring memory, so each thread takes runs of them, but several: threads may be slow.
+    grain_ = count / (RUNS * static_cast<int64_t>(threads_.size() + 1)) + 1;
     next_.store(0, std::memory_order_relaxed);
     // Sequentially consistent with the sleeper's own pair below: one of the two sees the other.
     state_.store(((state_.load() / NEXT_TASK + 1) * NEXT_TASK) | OPEN);

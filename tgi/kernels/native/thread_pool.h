@@ -20,9 +20,9 @@ public:
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    // Compute units [0, count), `grain` at a time; returns when all are done. Callers from several threads at once are
-    // served: the one that finds the pool busy computes alone.
-    void run(Units units, const void* task, int64_t count, int64_t grain);
+    // Compute units [0, count); returns when all are done. Callers from several threads at once are served: the one that
+    // finds the pool busy computes alone.
+    void run(Units units, const void* task, int64_t count);
 
 private:
     void work();
