@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tgi.cli.environment import hub_token, runtime_report
+from tgi.cli.environment import compute_type, hub_token, process_age_s, runtime_report
 
 
 def test_the_token_comes_from_tgis_variables_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,14 @@ def test_the_report_names_versions_and_hides_tokens(monkeypatch: pytest.MonkeyPa
 def test_a_gpu_driver_that_fails_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: "/nonexistent/nvidia-smi")
     assert dict(runtime_report())["gpu driver"].startswith("nvidia-smi failed")
+
+
+def test_the_compute_type_is_what_the_host_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPUTE_TYPE", "cpu+optimized")
+    assert compute_type() == "cpu+optimized"
+    monkeypatch.setenv("COMPUTE_TYPE", "")
+    assert compute_type() is None
+
+
+def test_this_process_is_older_than_nothing() -> None:
+    assert 0 < process_age_s() < 24 * 3600

@@ -39,7 +39,7 @@ tgi 4.0.0
   kv cache  8,192 tokens in blocks of 16
   limits    prompt 2,047, prompt and answer 2,048 tokens; step 256 tokens; 128 requests at once, 128 admitted
   api key   none: every request is answered
-ready in 3.00 s: http://127.0.0.1:3000
+ready in 3.50 s: http://127.0.0.1:3000
 try: curl -N http://127.0.0.1:3000/generate_stream -H 'Content-Type: application/json' -d \
 '{"inputs": "What is deep learning?", "parameters": {"max_new_tokens": 20}}'
 Connected
@@ -49,7 +49,8 @@ Connected
 def told(config: Config) -> str:
     """Everything a start says on a console, with a clock that ticks once a look."""
     stream = io.StringIO()
-    story = Story(config, Console(file=stream, soft_wrap=True, highlight=False), clock=map(float, count()).__next__)
+    console = Console(file=stream, soft_wrap=True, highlight=False)
+    story = Story(config, console, age_s=0.5, clock=map(float, count()).__next__)
     story.found(FILES)
     story.ready(ENGINE, "http://127.0.0.1:3000")
     return stream.getvalue()

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 
 import psutil
 
@@ -22,6 +23,16 @@ DRIVER_TIMEOUT_S = 5
 def hub_token() -> str | None:
     """The token to fetch models with, from the variables TGI's users set; None if there is none."""
     return next((value for name in TOKEN_VARIABLES if (value := os.environ.get(name, "").strip())), None)
+
+
+def compute_type() -> str | None:
+    """What the header `x-compute-type` should say, for hosts that bill by it; None leaves it to the server."""
+    return os.environ.get("COMPUTE_TYPE", "").strip() or None
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, Python's own start included."""
+    return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
 def runtime_report() -> list[tuple[str, str]]:

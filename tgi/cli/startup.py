@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tgi import __version__
 from tgi.cli.console import talk, warn
-from tgi.cli.environment import hub_token, runtime_report
+from tgi.cli.environment import compute_type, hub_token, process_age_s, runtime_report
 from tgi.cli.progress import download_progress, size
 from tgi.config import Config
 from tgi.engine.messages import EngineReady, MemoryLedger
@@ -34,7 +34,7 @@ EXAMPLE_PROMPT = "What is deep learning?"
 def run(config: Config, warnings: Sequence[str]) -> int:
     """Serve until told to stop. Returns: the exit code of the process."""
     _leave_when_told()
-    story = Story(config, talk())
+    story = Story(config, talk(), age_s=process_age_s())
     for warning in warnings:
         story.warn(warning)
     if config.telemetry.print_env:
@@ -42,17 +42,23 @@ def run(config: Config, warnings: Sequence[str]) -> int:
     with download_progress(talk(), draw=not config.telemetry.json_output) as progress:
         files = locate(config.model, environment=HubSettings(token=hub_token()), progress=progress)
     story.found(files)
-    return run_server(config, files, ready=story.ready)
+    return run_server(config, files, ready=story.ready, compute_type=compute_type())
 
 
 class Story:
-    """Tells a start-up as it happens, line by line."""
+    """Tells a start-up as it happens, line by line.
 
-    def __init__(self, config: Config, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    `age_s` is how long the process has run already: what users wait for begins when they press return.
+    """
+
+    def __init__(
+        self, config: Config, console: Console, *, age_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._config = config
         self._console = console
         self._clock = clock
-        self._started = self._phase = clock()
+        self._phase = clock()
+        self._started = self._phase - age_s
         self._files: ModelFiles | None = None
 
     def warn(self, message: str) -> None:
