@@ -194,7 +194,7 @@ async def test_a_closed_stream_is_aborted_even_while_no_engine_lives(start: Star
     pid = supervisor.engine_pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    while supervisor.state != "recovering":
+    while supervisor.state != "recovering":  # noqa: ASYNC110
         await asyncio.sleep(0)
     aborted.close()
     aborted.close()

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _FINISH = tuple(FinishReason)
 _STACK_DUMP_S = 1.0  # what a silent engine gets to write its stacks before it is killed
 _LAST_WORDS_S = 0.5  # what remains in the socket of a dead engine is read within this
+_ENDING_S = 0.1  # between closed socket and the end of the process, so that its own status is seen
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +61,7 @@ class Step(msgspec.Struct, frozen=True):
 class Death(msgspec.Struct, frozen=True):
     """How an engine ended."""
 
-    how: str  # "killed by SIGKILL", "exited with status 1", with the engine's own reason if it gave one
+    how: str  # "was killed by SIGKILL", "exited with status 1", "failed with `...`": its own reason, if it gave one
     traceback: str = ""
     request_ids: tuple[int, ...] | None = None  # members of the step that failed; None: the engine could not say
 
@@ -171,10 +172,10 @@ class EngineClient:
                     listener.refused(message.ids, message.reason)
                 elif isinstance(message, EngineFailed):
                     last_words = message
-        how = await self.close()
         if last_words is None:
-            return Death(how)
-        return Death(f"{how} after `{last_words.reason}`", last_words.traceback, last_words.request_ids or None)
+            return Death(await self._end())
+        await self.close()
+        return Death(f"failed with `{last_words.reason}`", last_words.traceback, last_words.request_ids or None)
 
     async def close(self) -> str:
         """End the engine process, whatever it is doing, and wait for its end. Returns: how it ended."""
@@ -187,11 +188,17 @@ class EngineClient:
             self._buried = self._handle.reap()
         return self._buried
 
+    async def _end(self) -> str:
+        """How an engine whose socket has closed ends by itself, if it does so soon."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), _ENDING_S)
+        return await self.close()
+
     async def _first_message(self) -> EngineReady:
         try:
             message = await self._channel.receive()
         except EngineGone:
-            raise EngineGone(f"the engine was {await self.close()} while it was loading") from None
+            raise EngineGone(f"the engine {await self._end()} while it was loading") from None
         if isinstance(message, EngineReady):
             return message
         if isinstance(message, EngineFailed) and message.fatal:

@@ -158,11 +158,7 @@ def load_runner(config: Config, model_path: Path) -> Runner:
 
 def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> None:
     """Load, report readiness, serve; exits 1 after reporting a failure, and silently when the front end is gone."""
-    # The front end decides when the engine ends: it closes the socket, or kills.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    _prepare_signals()
     channel: Channel[FromEngine, ToEngine] = Channel(sock, ToEngine)
     try:
         try:
@@ -177,6 +173,14 @@ def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> Non
             sys.exit(1)
     except EngineGone:
         return
+
+
+def _prepare_signals() -> None:
+    """The front end alone decides when the engine ends: it closes the socket, or kills. SIGUSR1 dumps all stacks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
 def _ready(runner: Runner) -> EngineReady:

@@ -57,13 +57,13 @@ class EngineHandle:
     def reap(self) -> str:
         """Wait for the end of the process and give its entry in the process table back.
 
-        Returns: how it ended, such as "killed by SIGKILL" or "exited with status 1".
+        Returns: how it ended, such as "was killed by SIGKILL" or "exited with status 1".
         """
         self._process.join()
         atexit.unregister(self.kill)
         code = self._process.exitcode
         if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"was killed by {signal.Signals(-code).name}"
         return f"exited with status {code}"
 
     def _signal(self, number: signal.Signals) -> None:
