@@ -28,6 +28,13 @@ def write(path: Path, header: Any, data: bytes = bytes(32), length: int | None =
     return path
 
 
+def cut(path: Path, length: int) -> Path:
+    """A file that ends early."""
+    write(path, {})
+    path.write_bytes(path.read_bytes()[:length])
+    return path
+
+
 def open_file(path: Path) -> SafetensorsCheckpoint:
     return SafetensorsCheckpoint(path.parent, (path,))
 
@@ -61,7 +68,7 @@ def test_a_missing_tensor_is_refused_with_the_nearest_name(tmp_path: Path) -> No
 
 
 CRAFTED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "too short": (lambda path: path if path.write_bytes(b"1234567") else path, "too few for a header"),
+    "too short": (lambda path: cut(path, 7), "too few for a header"),
     "header over the limit": (lambda path: write(path, {}, length=1 << 60), "over the limit of 100000000"),
     "header beyond the end": (lambda path: write(path, {}, length=1000), "the header is 1000 bytes long"),
     "header no JSON": (lambda path: write(path, b"\xff\xfe{}"), "not a JSON object"),

