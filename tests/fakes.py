@@ -171,7 +171,8 @@ def make_request(request_id: int, prompt: Iterable[int], max_new_tokens: int = 8
 def _slot_values(token_ids: npt.NDArray[Any], positions: npt.NDArray[Any], variants: Any) -> UInt64:
     """What a slot of the fake KV cache holds: a hash of a token, its position and its rotation."""
     token, position = token_ids.astype(np.uint64) + 1, positions.astype(np.uint64) + 1
-    return (token * 0x9E3779B97F4A7C15) ^ (position * 0xC2B2AE3D27D4EB4F) ^ (np.uint64(1) * variants << np.uint64(40))
+    values: UInt64 = (token * 0x9E3779B97F4A7C15) ^ (position * 0xC2B2AE3D27D4EB4F) ^ (variants << np.uint64(40))
+    return values
 
 
 def _next_token(context: UInt64, seed: int) -> tuple[int, float]:
@@ -185,7 +186,7 @@ def _next_token(context: UInt64, seed: int) -> tuple[int, float]:
 
 def expected_tokens(request: EngineRequest, rope_variant: int = 0) -> list[int]:
     """All output tokens `FakeRunner` gives a request when nothing disturbs it."""
-    ids = np.frombuffer(request.prompt_ids, np.int32).tolist()
+    ids: list[int] = np.frombuffer(request.prompt_ids, np.int32).tolist()
     length = len(ids)
     while len(ids) < length + request.max_new_tokens:
         values = _slot_values(np.array(ids), np.arange(len(ids)), np.uint64(rope_variant))
@@ -203,7 +204,8 @@ class FakeRunner:
     file `marker` says that it happened.
     """
 
-    model_type, dtype, device, quantize, kernels, vocab_size = "fake", "float32", "cpu", None, "fake", VOCAB_SIZE
+    model_type, dtype, device, kernels, vocab_size = "fake", "float32", "cpu", "fake", VOCAB_SIZE
+    quantize: str | None = None
     memory = MemoryLedger(weights=1, activations=1, kv_block=1, kv_cache=64, available=1000)
     load_s, warmup_s = 0.0, 0.0
 

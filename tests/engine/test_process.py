@@ -62,8 +62,9 @@ def test_a_killed_engine_is_seen_at_the_sentinel_and_in_the_socket(handle: proce
 
 
 def test_signals_for_the_front_end_do_not_stop_the_engine_and_stacks_can_be_seen(
-    capfd: pytest.CaptureFixture[str], handle: process.EngineHandle
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    handle = process.start(Config(), Path("{}"), runner=FAKE)  # here, where its stderr is captured
     channel = _channel(handle)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(handle.pid, number)

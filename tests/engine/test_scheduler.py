@@ -206,7 +206,7 @@ def test_log_probabilities_of_every_prompt_token_come_with_the_first_output(max_
     for length in range(1, 7):
         whole.add(make_request(length, range(length), max_new_tokens=1))
     whole.run()
-    logprobs = {}
+    logprobs: dict[int, float] = {}
     for output in whole.outputs:
         ids = np.frombuffer(output.request_ids, np.int64).tolist()
         logprobs.update(zip(ids, np.frombuffer(output.logprobs, np.float32).tolist(), strict=True))
