@@ -282,6 +282,8 @@ class CpuKernels:
         return self._activated(x, x.shape[-1], False, activation)
 
     def _activated(self, x: Tensor, width: int, gated: bool, activation: str) -> Tensor:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation `{activation}` is unknown; known: {', '.join(ACTIVATIONS)}")
         out = torch.empty(x.shape[0], width)
         self._activate(_address("x", x), x.shape[0], width, gated, ACTIVATIONS.index(activation), out.data_ptr())
         return out

@@ -1,0 +1,27 @@
+"""Runs a kernel test on every path this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from tgi import kernels
+
+
+@pytest.fixture(params=["avx2", "portable", "torch"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kernels configured to one path, on two threads."""
+    wanted: str = request.param
+    found = kernels.configure(threads=2, native=wanted != "torch", portable=wanted == "portable")
+    if found != wanted:
+        pytest.skip(f"`{wanted}` does not run here")
+    yield wanted
+    kernels.configure(threads=1)
+
+
+@pytest.fixture
+def ops(path: str) -> ModuleType:
+    """`tgi.kernels` on that path."""
+    return kernels
