@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,24 @@ def test_a_module_has_its_test_file(path: Path) -> None:
     if inside.parts[0] == "models" and parity.exists() and path.stem in parity.read_text(encoding="utf-8"):
         return
     assert any(test.exists() for test in mirrored), f"expected {sorted(str(p.relative_to(ROOT)) for p in mirrored)}"
+
+
+def test_the_nix_package_has_the_same_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split(r"[<>=!;\s]", line)[0].replace("_", "-") for line in project["dependencies"]}
+    package = (ROOT / "nix" / "package.nix").read_text(encoding="utf-8")
+    found = re.search(r"\n  dependencies = \[(.*?)\];", package, flags=re.DOTALL)
+    assert found is not None
+    assert set(found[1].split()) == wanted
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-").splitlines()
+    pinned = {line.partition("==")[0] for line in pins}
+    for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        name = re.split(r"[<>=!;\s]", line)[0].replace("_", "-").lower()
+        assert name in pinned or name == "pip", name  # a virtual environment brings its own pip
 
 
 def test_no_file_names_a_place_of_one_machine() -> None:

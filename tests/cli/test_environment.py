@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tgi.cli.environment import compute_type, hub_token, process_age_s, runtime_report
+from tgi.cli.environment import compute_type, hub_token, runtime_report
 
 
 def test_the_token_comes_from_tgis_variables_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,3 @@ def test_the_compute_type_is_what_the_host_sets(monkeypatch: pytest.MonkeyPatch)
     assert compute_type() == "cpu+optimized"
     monkeypatch.setenv("COMPUTE_TYPE", "")
     assert compute_type() is None
-
-
-def test_this_process_is_older_than_nothing() -> None:
-    assert 0 < process_age_s() < 24 * 3600

@@ -50,7 +50,7 @@ def told(config: Config) -> str:
     """Everything a start says on a console, with a clock that ticks once a look."""
     stream = io.StringIO()
     console = Console(file=stream, soft_wrap=True, highlight=False)
-    story = Story(config, console, age_s=0.5, clock=map(float, count()).__next__)
+    story = Story(config, console, started_s=-0.5, clock=map(float, count()).__next__)
     story.found(FILES)
     story.ready(ENGINE, "http://127.0.0.1:3000")
     return stream.getvalue()
@@ -101,8 +101,9 @@ def test_the_environment_is_shown_on_demand() -> None:
 
 @pytest.fixture
 def signals_as_before() -> Iterator[None]:
+    """Signals do what they do by default during the test: a shell's background job has SIGINT ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -117,6 +118,13 @@ def test_a_signal_while_the_model_is_fetched_ends_the_process_with_code_0(
     with pytest.raises(SystemExit) as end:
         startup.run(Config(), [])
     assert end.value.code == 0
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_signal_that_was_ignored_on_purpose_stays_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(startup, "run_server", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or 0)
+    assert startup.run(Config(model=Model(model_id=str(tmp_path))), []) == 0
 
 
 @pytest.mark.usefixtures("signals_as_before")

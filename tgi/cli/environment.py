@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 
 import psutil
 
@@ -28,11 +27,6 @@ def hub_token() -> str | None:
 def compute_type() -> str | None:
     """What the header `x-compute-type` should say, for hosts that bill by it; None leaves it to the server."""
     return os.environ.get("COMPUTE_TYPE", "").strip() or None
-
-
-def process_age_s() -> float:
-    """Seconds since this process was started, Python's own start included."""
-    return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
 def runtime_report() -> list[tuple[str, str]]:

@@ -17,8 +17,9 @@ from typing import NoReturn
 from rich.console import Console
 
 from tgi import __version__
+from tgi.cli import STARTED_S
 from tgi.cli.console import talk, warn
-from tgi.cli.environment import compute_type, hub_token, process_age_s, runtime_report
+from tgi.cli.environment import compute_type, hub_token, runtime_report
 from tgi.cli.progress import download_progress, size
 from tgi.config import Config
 from tgi.engine.messages import EngineReady, MemoryLedger
@@ -34,7 +35,7 @@ EXAMPLE_PROMPT = "What is deep learning?"
 def run(config: Config, warnings: Sequence[str]) -> int:
     """Serve until told to stop. Returns: the exit code of the process."""
     _leave_when_told()
-    story = Story(config, talk(), age_s=process_age_s())
+    story = Story(config, talk(), started_s=STARTED_S)
     for warning in warnings:
         story.warn(warning)
     if config.telemetry.print_env:
@@ -48,17 +49,22 @@ def run(config: Config, warnings: Sequence[str]) -> int:
 class Story:
     """Tells a start-up as it happens, line by line.
 
-    `age_s` is how long the process has run already: what users wait for begins when they press return.
+    `started_s` is when the user began to wait, by `clock`; None is now.
     """
 
     def __init__(
-        self, config: Config, console: Console, *, age_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        console: Console,
+        *,
+        started_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._console = console
         self._clock = clock
         self._phase = clock()
-        self._started = self._phase - age_s
+        self._started = self._phase if started_s is None else started_s
         self._files: ModelFiles | None = None
 
     def warn(self, message: str) -> None:
