@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 REMOVED = float("-inf")
+NEAREST = 512  # tokens `typical_p` looks at before it sorts the vocabulary
 
 
 def repetition_penalty(scores: Tensor, seen: Tensor, penalties: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def top_p(scores: Tensor, masses: Tensor) -> Tensor:
     for row, likely, mass in zip(scores, probabilities, masses.tolist(), strict=True):
         # Tokens below this cannot be among the kept: all of them together weigh less than 1 - mass. So a few hundred
         # candidates are sorted instead of the vocabulary.
-        candidates = torch.nonzero(likely >= (1 - mass) / vocab).view(-1)
+        candidates = torch.from_numpy(np.flatnonzero(likely.numpy() >= (1 - mass) / vocab))
         if len(candidates) == 0:
             continue  # NaN: the sampler reports the row
         weights = likely[candidates].sort(descending=True).values.double()
@@ -92,12 +94,23 @@ def typical_p(scores: Tensor, masses: Tensor) -> Tensor:
     contributions = (logprobs * probabilities).nan_to_num_(0.0)
     entropy = -contributions.cumsum(dim=-1, dtype=torch.float64)[:, -1:].float()
     distances = (-logprobs - entropy).abs()
-    nearest, order = distances.sort(dim=-1)
-    reached = probabilities.gather(-1, order).cumsum(dim=-1, dtype=torch.float64) < masses[:, None]
-    last = reached.sum(dim=-1, keepdim=True).clamp_(max=scores.shape[-1] - 1)
+    # The nearest tokens seldom number more than a few hundred; only a row that needs more is sorted as a whole.
+    nearest, order = torch.topk(distances, min(NEAREST, scores.shape[-1]), largest=False, sorted=True)
+    below = _below(probabilities, order, masses)
+    if bool(below[:, -1].any()) and scores.shape[-1] > NEAREST:
+        nearest, order = distances.sort(dim=-1)
+        below = _below(probabilities, order, masses)
+    last = below.sum(dim=-1, keepdim=True).clamp_(max=nearest.shape[-1] - 1)
     return scores.masked_fill_(distances > nearest.gather(-1, last), REMOVED)
+
+
+def _below(probabilities: Tensor, order: Tensor, masses: Tensor) -> Tensor:
+    """Where the tokens so far, in this order, still weigh less than the mass: [rows, tokens] bool."""
+    return probabilities.gather(-1, order).cumsum(dim=-1, dtype=torch.float64) < masses[:, None]
 
 
 def logprobs_of(scores: Tensor, token_ids: Tensor) -> Tensor:
     """Natural log-probability of one token of each row: token_ids [rows] int64 -> [rows]."""
-    return torch.log_softmax(scores, dim=-1).gather(-1, token_ids[:, None])[:, 0]
+    # Shifted first: the logarithm of the sum is then small, and keeps its digits when it is subtracted.
+    shifted = scores - scores.amax(dim=-1, keepdim=True)
+    return torch.log_softmax(shifted, dim=-1).gather(-1, token_ids[:, None])[:, 0]

@@ -31,7 +31,6 @@ class _Row:
     length: int  # tokens of prompt and output so far: the position of the next one
     seen: Tensor | None  # [vocab] bool, prompt and output tokens; kept only for a repetition penalty
     counts: Tensor | None  # [vocab] float32, output tokens; kept only for frequency and presence penalties
-    plain: bool  # argmax of the raw logits
 
     def append(self, token_id: int) -> None:
         """Take a chosen token into account."""
@@ -77,23 +76,38 @@ class Sampler:
         """
         states = [self._rows[row] for row in rows]
         choice = Choice(np.zeros(len(rows), dtype=np.int32), np.full(len(rows), np.nan, dtype=np.float32))
-        changed = [entry for entry, state in enumerate(states) if not state.plain]
-        if changed:
-            scores = self._process(logits[changed], [states[entry] for entry in changed])
-            logits[changed] = scores
-        self._choose(logits, states, choice)
+        noise = uniform(
+            [state.params.seed for state in states],
+            [state.params.sequence_index for state in states],
+            [state.length for state in states],
+        )
+        # One row at a time: a row's arrays fit into the processor's cache, and rows cannot reach each other.
         for entry, state in enumerate(states):
-            if math.isnan(choice.logprobs[entry]):
+            scores = logits[entry : entry + 1]
+            for needed, apply in _PROCESSORS:
+                if needed(state.params):
+                    apply(scores, state)
+            if state.params.do_sample:
+                choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], float(noise[entry]))
+        greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
+        if greedy:
+            token_ids, logprobs = kernels.greedy(logits if len(greedy) == len(states) else logits[greedy])
+            choice.token_ids[greedy], choice.logprobs[greedy] = token_ids.numpy(), logprobs.numpy()
+        self._take(logits, states, choice)
+        return choice
+
+    @staticmethod
+    def _take(scores: Tensor, states: list[_Row], choice: Choice) -> None:
+        """Report rows without a choice, and the most likely tokens of the others; remember what was chosen."""
+        for entry, state in enumerate(states):
+            token_id, logprob = int(choice.token_ids[entry]), float(choice.logprobs[entry])
+            if math.isnan(logprob):
                 choice.failed[entry] = NOT_NUMBERS
                 choice.token_ids[entry] = 0
                 continue
-            token_id = int(choice.token_ids[entry])
             if state.top_tokens:
-                choice.top[entry] = _top_tokens(
-                    logits[entry], state.top_tokens, token_id, float(choice.logprobs[entry])
-                )
+                choice.top[entry] = top_tokens(scores[entry], state.top_tokens, token_id, logprob)
             state.append(token_id)
-        return choice
 
     def _build(self, state: RowState) -> _Row:
         params = state.sampling
@@ -105,69 +119,33 @@ class Sampler:
         if params.frequency_penalty or params.presence_penalty:
             counts = torch.bincount(self._known(state.output_ids), minlength=self._vocab_size).float()
         length = len(state.prompt_ids) + len(state.output_ids)
-        plain = not (params.do_sample or any(needed(params) for needed, _ in _PROCESSORS))
-        return _Row(params, state.top_tokens, length, seen, counts, plain)
+        return _Row(params, state.top_tokens, length, seen, counts)
 
     def _known(self, token_ids: Int32) -> Tensor:
         """Ids that have a logit: an embedding may know more tokens than the head scores."""
         return torch.from_numpy(token_ids[token_ids < self._vocab_size].astype(np.int64))
 
-    @staticmethod
-    def _process(scores: Tensor, states: list[_Row]) -> Tensor:
-        """Apply to each row the processors its request asks for, in TGI's order."""
-        for needed, apply in _PROCESSORS:
-            entries = [entry for entry, state in enumerate(states) if needed(state.params)]
-            if len(entries) == len(states):
-                scores = apply(scores, states)
-            elif entries:
-                scores[entries] = apply(scores[entries], [states[entry] for entry in entries])
-        return scores
 
-    @staticmethod
-    def _choose(scores: Tensor, states: list[_Row], choice: Choice) -> None:
-        sampled = [entry for entry, state in enumerate(states) if state.params.do_sample]
-        greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
-        if greedy:
-            token_ids, logprobs = kernels.greedy(scores if not sampled else scores[greedy])
-            choice.token_ids[greedy] = token_ids.numpy()
-            choice.logprobs[greedy] = logprobs.numpy()
-        if sampled:
-            params = [states[entry].params for entry in sampled]
-            noise = uniform(
-                [one.seed for one in params],
-                [one.sequence_index for one in params],
-                [states[entry].length for entry in sampled],
-            )
-            token_ids, logprobs = _draw(scores if not greedy else scores[sampled], torch.from_numpy(noise))
-            choice.token_ids[sampled] = token_ids.numpy()
-            choice.logprobs[sampled] = logprobs.numpy()
+def draw(scores: Tensor, noise: float) -> tuple[int, float]:
+    """The token where the running sum of probabilities, in token order, first exceeds the noise; its log-probability.
 
-
-def _draw(scores: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The token where the running sum of probabilities, in token order, first exceeds the noise.
-
-    A token of probability zero adds nothing to the sum, so it is never the first. Shapes: scores [rows, vocab],
-    noise [rows] float64 in [0, 1); returns token ids [rows] int64 and log-probabilities [rows] float64, NaN where a
-    row holds no distribution.
+    A token of probability zero adds nothing to the sum, so it is never the first. The log-probability is NaN when the
+    scores are no distribution. Shapes: scores [vocab]; `noise` in [0, 1).
     """
     probabilities = torch.softmax(scores, dim=-1)
-    sums = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    totals = sums[:, -1]
-    token_ids = torch.searchsorted(sums, (noise * totals)[:, None], right=True)
-    token_ids.clamp_(max=scores.shape[-1] - 1)  # only a NaN row can need it
-    chosen = probabilities.gather(-1, token_ids)[:, 0].tolist()
-    # One number at a time: a vectorised logarithm may round its remainder elements otherwise.
-    logprobs = [
-        math.log(one / total) if total > 0 and one > 0 else math.nan
-        for one, total in zip(chosen, totals.tolist(), strict=True)
-    ]
-    return token_ids[:, 0], torch.tensor(logprobs, dtype=torch.float64)
+    sums = probabilities.cumsum(dim=-1, dtype=torch.float64).numpy()
+    total = float(sums[-1])
+    if not total > 0:
+        return 0, math.nan
+    token_id = int(np.searchsorted(sums, noise * total, side="right"))
+    return token_id, math.log(float(probabilities[token_id]) / total)
 
 
-def _top_tokens(scores: Tensor, count: int, token_id: int, logprob: float) -> TopTokens:
+def top_tokens(scores: Tensor, count: int, token_id: int, logprob: float) -> TopTokens:
     """The `count` most likely tokens, and those that tie with the last, as TGI reports them; removed ones never.
 
     Log-probabilities follow from the chosen token's, so that it has the same one in both places.
+    Shapes: scores [vocab].
     """
     edge = torch.topk(scores, min(count, scores.shape[-1])).values[-1]
     ids = torch.nonzero((scores >= edge) & (scores > processors.REMOVED)).view(-1)
@@ -177,56 +155,49 @@ def _top_tokens(scores: Tensor, count: int, token_id: int, logprob: float) -> To
     return TopTokens(ids.numpy()[order].astype("<i4").tobytes(), logprobs.astype("<f4").tobytes())
 
 
-def _column(states: list[_Row], name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor([getattr(state.params, name) for state in states], dtype=dtype)
+def _one(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor([value], dtype=dtype)
 
 
-def _stack(rows: Iterable[Tensor | None]) -> Tensor:
-    return torch.stack([row for row in rows if row is not None])
+def _repetition_penalty(scores: Tensor, row: _Row) -> None:
+    if row.seen is not None:
+        processors.repetition_penalty(scores, row.seen[None], _one(row.params.repetition_penalty))
+
+
+def _frequency_penalty(scores: Tensor, row: _Row) -> None:
+    if row.counts is not None:
+        processors.frequency_penalty(scores, row.counts[None], _one(row.params.frequency_penalty))
+
+
+def _presence_penalty(scores: Tensor, row: _Row) -> None:
+    if row.counts is not None:
+        processors.presence_penalty(scores, row.counts[None], _one(row.params.presence_penalty))
 
 
 # In TGI's order: penalties and bias first, then what reshapes the distribution, then what cuts it.
-_PROCESSORS: tuple[tuple[Callable[[SamplingParams], bool], Callable[[Tensor, list[_Row]], Tensor]], ...] = (
-    (
-        lambda params: params.repetition_penalty != 1.0,
-        lambda scores, states: processors.repetition_penalty(
-            scores, _stack(state.seen for state in states), _column(states, "repetition_penalty")
-        ),
-    ),
-    (
-        lambda params: params.frequency_penalty != 0.0,
-        lambda scores, states: processors.frequency_penalty(
-            scores, _stack(state.counts for state in states), _column(states, "frequency_penalty")
-        ),
-    ),
-    (
-        lambda params: params.presence_penalty != 0.0,
-        lambda scores, states: processors.presence_penalty(
-            scores, _stack(state.counts for state in states), _column(states, "presence_penalty")
-        ),
-    ),
+_PROCESSORS: tuple[tuple[Callable[[SamplingParams], bool], Callable[[Tensor, _Row], object]], ...] = (
+    (lambda params: params.repetition_penalty != 1.0, _repetition_penalty),
+    (lambda params: params.frequency_penalty != 0.0, _frequency_penalty),
+    (lambda params: params.presence_penalty != 0.0, _presence_penalty),
     (
         lambda params: bool(params.logit_bias),
-        lambda scores, states: processors.logit_bias(scores, [state.params.logit_bias for state in states]),
+        lambda scores, row: processors.logit_bias(scores, [row.params.logit_bias]),
     ),
     (
         lambda params: params.temperature != 1.0,
-        lambda scores, states: processors.temperature(scores, _column(states, "temperature")),
+        lambda scores, row: processors.temperature(scores, _one(row.params.temperature)),
     ),
     (
         lambda params: params.top_k > 0,
-        lambda scores, states: processors.top_k(scores, _column(states, "top_k", torch.int64)),
+        lambda scores, row: processors.top_k(scores, _one(row.params.top_k, torch.int64)),
     ),
     (
         lambda params: params.top_p < 1.0,
-        lambda scores, states: processors.top_p(scores, _column(states, "top_p", torch.float64)),
+        lambda scores, row: processors.top_p(scores, _one(row.params.top_p, torch.float64)),
     ),
-    (
-        lambda params: params.min_p > 0.0,
-        lambda scores, states: processors.min_p(scores, _column(states, "min_p")),
-    ),
+    (lambda params: params.min_p > 0.0, lambda scores, row: processors.min_p(scores, _one(row.params.min_p))),
     (
         lambda params: params.typical_p < 1.0,
-        lambda scores, states: processors.typical_p(scores, _column(states, "typical_p", torch.float64)),
+        lambda scores, row: processors.typical_p(scores, _one(row.params.typical_p, torch.float64)),
     ),
 )
