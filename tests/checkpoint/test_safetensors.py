@@ -85,6 +85,7 @@ CRAFTED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "product over 2^64": (lambda path: write(path, {"a": A | {"shape": [1 << 33, 1 << 33]}, "b": B}), "takes 295147"),
     "unknown type": (lambda path: write(path, {"a": A | {"dtype": "F31"}, "b": B}), "unknown type `F31`"),
     "no offsets": (lambda path: write(path, {"a": {"dtype": "F32", "shape": []}}), "described wrongly"),
+    "tensors without end": (lambda path: write(path, b'{"":' + b'"",' * 700_000), "more than 100000 tensors"),
     "shape without end": (lambda path: write(path, {"a": A | {"shape": [1] * 1_000_000}}), "takes 3000"),
 }
 
@@ -140,6 +141,9 @@ def test_an_index_that_is_no_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("[]")
     with pytest.raises(ModelError, match="no index of tensors"):
         open_folder(tmp_path)
+    (tmp_path / INDEX).write_bytes(b'{"weight_map": {' + b'"":"",' * 600_000)
+    with pytest.raises(ModelError, match="names more than 500000 tensors"):
+        open_folder(tmp_path)
 
 
 def test_files_without_index_are_read_together_unless_they_clash(tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_files_without_index_are_read_together_unless_they_clash(tmp_path: Path)
         open_folder(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "code"), [(None, 12), ("{", 16), ("[]", 16), ("\udcff", 16)])
+@pytest.mark.parametrize(("text", "code"), [(None, 12), ("{", 16), ("[]", 16), ("\udcff", 16), (" " * 5_000_000, 16)])
 def test_a_missing_or_broken_config_is_refused(text: str | None, code: int, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

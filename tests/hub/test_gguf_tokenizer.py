@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_the_default_models_special_tokens_and_template_are_read(real: Any) -> N
 
 SENTENCE_PIECES = (
     ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
-    list("▁abcdehilorw,!") + ["▁h", "el", "lo", "▁hel", "▁hello", "ll", "ello", "wor", "or", "▁▁", "ld", "▁wor", "world"],
+    [*"▁abcdehilorw,!", "▁h", "el", "lo", "▁hel", "▁hello", "ll", "ello", "wor", "or", "▁▁", "ld", "▁wor", "world"],
 )  # fmt: skip
 
 
@@ -171,9 +172,7 @@ def sentence_piece(text: str, scores: dict[str, float]) -> list[str]:
     """
     pieces = list("▁" + text.replace(" ", "▁"))
     while True:
-        joined = [
-            (scores[a + b], -i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in scores
-        ]
+        joined = [(scores[a + b], -i) for i, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in scores]
         if not joined:
             break
         at = -max(joined)[1]

@@ -95,7 +95,7 @@ class GgufFile:
             return []
         if array.element != _STRING:
             raise corrupt(self.path, f"metadata `{key}` is not an array of strings")
-        unpack, data, offset = struct.Struct("<Q").unpack_from, memoryview(self._bytes), array.start
+        unpack, data, offset = struct.Struct("<Q").unpack_from, self._bytes.data, array.start
         found = []
         try:
             for _ in range(array.count):
@@ -147,7 +147,7 @@ class _Reader:
 
     def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
         self._path = path
-        self._data = memoryview(data)
+        self._data = data.data
         self._offset = 0
 
     def start(self) -> tuple[int, int]:

@@ -220,7 +220,7 @@ def _rope_parameters(file: GgufFile, name: str, head_dim: int) -> dict[str, Any]
 def _stored_factors(file: GgufFile, name: str, rotated: int) -> dict[str, Any]:
     """Llama 3's scaling, which GGUF stores as one divisor a rotary frequency [rotated / 2].
 
-    `longrope` with equal lists and an attention factor of 1 divides each frequency by its factor, and does nothing else.
+    `longrope` with equal lists and an attention factor of 1 divides each frequency by its factor and does no more.
     """
     tensor = file.tensor(ROPE_FACTORS)
     if tensor.shape != (rotated // 2,) or tensor.layout not in ("F32", "F16"):

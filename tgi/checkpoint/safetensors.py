@@ -25,7 +25,12 @@ from tgi.errors import ModelError
 INDEX = "model.safetensors.index.json"
 
 _MAX_JSON_BYTES = 100_000_000
+_MAX_CONFIG_BYTES = 4_000_000
 _MAX_ENTRY_BYTES = 4096  # one tensor's description; honest ones take about a hundred
+_MAX_TENSORS = 100_000  # in one file; the largest models have fewer in all their files together
+_MAX_INDEXED = 500_000
+_QUOTES_PER_TENSOR = 12  # ten in its description, and some for metadata
+_COUNTED_AT_ONCE = 1 << 20
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
     "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6,
@@ -109,6 +114,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises: ModelError when it is missing (exit 12) or not a JSON object (exit 16)."""
     path = folder / "config.json"
     try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise corrupt(path, f"larger than {_MAX_CONFIG_BYTES} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"`{folder}` has no config.json",
@@ -126,7 +133,10 @@ def _read_index(folder: Path) -> dict[str, str]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise corrupt(path, f"larger than {_MAX_JSON_BYTES} bytes")
-        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
+        text = path.read_bytes()
+        if text.count(b'"') > _MAX_INDEXED * 4 + _QUOTES_PER_TENSOR:
+            raise corrupt(path, f"it names more than {_MAX_INDEXED} tensors")
+        weight_map = msgspec.json.decode(text, type=_Index).weight_map
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise corrupt(path, f"no index of tensors ({error})") from error
     for name in set(weight_map.values()):
@@ -145,14 +155,22 @@ def _read_header(path: Path) -> dict[str, _Place]:
         raise corrupt(path, f"a header of {length} bytes is over the limit of {_MAX_JSON_BYTES}")
     if 8 + length > file.size:
         raise corrupt(path, f"the header is {length} bytes long, the file {file.size}")
+    # An object of a few bytes costs a hundred in memory, so how many there may be is known before one is made.
+    if _count_quotes(file[8 : 8 + length]) > _MAX_TENSORS * _QUOTES_PER_TENSOR:
+        raise corrupt(path, f"the header describes more than {_MAX_TENSORS} tensors")
     try:
-        header = msgspec.json.decode(memoryview(file[8 : 8 + length]), type=dict[str, msgspec.Raw])
+        header = msgspec.json.decode(file[8 : 8 + length].data, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise corrupt(path, f"the header is not a JSON object of tensors ({error})") from error
     header.pop("__metadata__", None)
     places = {name: _place(path, file, 8 + length, name, raw) for name, raw in header.items()}
     _check_coverage(path, places, 8 + length, file.size)
     return places
+
+
+def _count_quotes(header: npt.NDArray[np.uint8]) -> int:
+    starts = range(0, header.size, _COUNTED_AT_ONCE)
+    return sum(int(np.count_nonzero(header[start : start + _COUNTED_AT_ONCE] == ord('"'))) for start in starts)
 
 
 def _place(path: Path, file: npt.NDArray[np.uint8], start: int, name: str, raw: msgspec.Raw) -> _Place:
