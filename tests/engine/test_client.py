@@ -58,7 +58,7 @@ def test_columns_become_tokens_with_what_belongs_to_each() -> None:
         request_ids=np.array([1 << 40, 2], np.int64).tobytes(),
         indices=np.array([3, 0], np.int32).tobytes(),
         token_ids=np.array([70, 80], np.int32).tobytes(),
-        logprobs=np.array([-0.5, -0.25], np.float32).tobytes(),
+        logprobs=np.array([-0.2580618, -0.25], np.float32).tobytes(),
         finish=bytes([0, 2]),
         top={1: TopTokens(np.array([80, 9], np.int32).tobytes(), np.array([-0.25, -2], np.float32).tobytes())},
         prompt_logprobs={1: np.array([np.nan, -1.5], np.float32).tobytes()},
@@ -66,7 +66,7 @@ def test_columns_become_tokens_with_what_belongs_to_each() -> None:
     )
     assert decode(output) == Step(
         tokens=[
-            (1 << 40, Token(3, 70, -0.5)),
+            (1 << 40, Token(3, 70, -0.2580618)),  # the shortest decimal of that float32
             (2, Token(0, 80, -0.25, ((80, -0.25), (9, -2.0)), FinishReason.STOP_ID)),
         ],
         prompt_logprobs={2: [None, -1.5]},

@@ -84,7 +84,7 @@ def decode(output: StepOutput) -> Step:
     ids: list[int] = np.frombuffer(output.request_ids, np.int64).tolist()
     indices: list[int] = np.frombuffer(output.indices, np.int32).tolist()
     token_ids: list[int] = np.frombuffer(output.token_ids, np.int32).tolist()
-    logprobs: list[float] = np.frombuffer(output.logprobs, np.float32).tolist()
+    logprobs = _decimals(output.logprobs)
     tops = {entry: _pairs(top) for entry, top in output.top.items()}
     tokens = [
         (ids[i], Token(indices[i], token_ids[i], logprobs[i], tops.get(i, ()), _FINISH[finish]))
@@ -92,13 +92,18 @@ def decode(output: StepOutput) -> Step:
     ]
     prompts: dict[int, list[float | None]] = {}
     for entry, column in output.prompt_logprobs.items():
-        prompts[ids[entry]] = [None, *np.frombuffer(column, np.float32).tolist()[1:]]
+        prompts[ids[entry]] = [None, *_decimals(column)[1:]]
     return Step(tokens, prompts, output.stats)
 
 
 def _pairs(top: TopTokens) -> tuple[tuple[int, float], ...]:
     ids = np.frombuffer(top.token_ids, np.int32).tolist()
-    return tuple(zip(ids, np.frombuffer(top.logprobs, np.float32).tolist(), strict=True))
+    return tuple(zip(ids, _decimals(top.logprobs), strict=True))
+
+
+def _decimals(column: bytes) -> list[float]:
+    """A float32 column as the shortest decimals that name its values: -0.2580618, as TGI's JSON has them."""
+    return [float(str(value)) for value in np.frombuffer(column, np.float32)]
 
 
 class EngineClient:
