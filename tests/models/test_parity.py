@@ -95,6 +95,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3": ("qwen3", {}),
     "qwen3 tied, biases": ("qwen3", {"attention_bias": True, "tie_word_embeddings": True, "head_dim": 32}),
+    "qwen3 window": ("qwen3", {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 2}),
     "gpt2": ("gpt2", {}),
     "gpt2 scaled by layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_inner": 80}),
     "gpt2 unscaled, relu": ("gpt2", {"scale_attn_weights": False, "activation_function": "relu"}),
@@ -227,3 +228,14 @@ def test_rope_scaling_can_be_replaced(tmp_path: Path, ids: list[int]) -> None:
     runner = load(plain, rope_scaling="linear", rope_factor=4.0)
 
     np.testing.assert_allclose(scored(runner, ids, LENGTH), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "gpt2"])
+def test_torch_computes_what_the_native_kernels_compute(model_type: str, tmp_path: Path, ids: list[int]) -> None:
+    path = tiny_model(tmp_path, model_type)
+    expected = expected_logprobs(path, ids[:60])
+
+    runner = load(path, disable_custom_kernels=True)
+
+    assert runner.kernels == "torch"
+    np.testing.assert_allclose(scored(runner, ids[:60], 25), expected, rtol=0, atol=TOLERANCE)

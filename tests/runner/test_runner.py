@@ -176,6 +176,17 @@ def test_any_block_size_gives_the_same_text(path: Path, block_size: int) -> None
     assert answers[0] == answers[1]
 
 
+def test_every_lendable_block_can_be_used(path: Path) -> None:
+    runner = ModelRunner.load(open_checkpoint(path), config=Config(batching=Batching(max_batch_total_tokens=64)))
+    driver = Driver(runner)
+    sequence = driver.add(prompt(60), longest=64)
+    assert sorted(sequence.blocks) == [1, 2, 3, 4]
+
+    driver.run([sequence], 4)
+
+    assert len(sequence.output) == 4
+
+
 def test_requests_of_different_rope_variants_share_a_step(tmp_path: Path) -> None:
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
     path = tiny_model(tmp_path, "llama", max_position_embeddings=64, rope_parameters=rope)
