@@ -51,8 +51,9 @@ def test_a_terminal_gets_a_bar_with_the_name() -> None:
 
 def test_nothing_is_shown_where_nothing_is_downloaded_or_nobody_watches() -> None:
     stream = io.StringIO()
-    with download_progress(Console(file=stream)):
-        pass
+    for terminal in (True, False):
+        with download_progress(Console(file=stream, force_terminal=terminal)):
+            pass
     with download_progress(Console(file=stream), draw=False) as progress:
         progress("model", 1, 2)
     assert stream.getvalue() == ""

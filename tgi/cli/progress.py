@@ -32,8 +32,11 @@ def download_progress(console: Console, *, draw: bool = True) -> Iterator[Report
     if not draw:
         yield _silent
     elif console.is_terminal and not console.is_dumb_terminal:
-        with _bar(console) as bar:
+        bar = _bar(console)
+        try:
             yield _Bar(bar)
+        finally:
+            bar.stop()
     else:
         yield _Lines(console)
 
@@ -69,6 +72,7 @@ class _Bar:
 
     def __call__(self, what: str, done_bytes: int, total_bytes: int | None) -> None:
         if what not in self._tasks:
+            self._progress.start()
             self._tasks[what] = self._progress.add_task(what, total=total_bytes)
         self._progress.update(self._tasks[what], completed=done_bytes, total=total_bytes)
 
