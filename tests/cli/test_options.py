@@ -116,8 +116,9 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_default(monkeypatc
 
 @pytest.mark.parametrize("name", ["PORT", "MAX_TOTAL_TOKENS", "CUDA_GRAPHS", "TRUST_REMOTE_CODE", "CORS_ALLOW_ORIGIN"])
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, "")
-    assert parse() == (Config(), [])
+    for empty in ("", " "):
+        monkeypatch.setenv(name, empty)
+        assert parse() == (Config(), [])
 
 
 @pytest.mark.parametrize(
