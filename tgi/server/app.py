@@ -60,7 +60,7 @@ def make_app(services: Services) -> web.Application:
     """All routes and what surrounds them, around services that are ready."""
     http = services.config.http
     open_handlers = {handler for _, handler in OPEN_ROUTES}
-    around: list[Any] = [middleware.identify, middleware.answer_errors]
+    around: list[Any] = [middleware.answer_preflight, middleware.answer_errors]
     if http.api_key:
         around.append(middleware.authorize(http.api_key, open_handlers))
     around.append(middleware.refuse_while_draining(open_handlers))

@@ -94,7 +94,8 @@ class Generation:
             self._metrics.inter_token.observe(now - self._previous)
         self._previous = now
         decoded = self._detokenizer.push(token.id, last=token.finish is not FinishReason.NONE)
-        self._metrics.batch_durations["decode"].labels(method).observe(time.monotonic() - now)
+        decoded_at = time.monotonic()
+        self._metrics.batch_durations["decode", method].observe(decoded_at - now)
         self._metrics.skipped_tokens.observe(0)  # no speculation: a step gives a request one token
         self._deltas.append(decoded.delta)
         self.generated += 1
@@ -108,6 +109,7 @@ class Generation:
         if self.finish is not None:
             self.timings.done = now
         special = self._tokenizer.is_special(token.id)
+        self._metrics.batch_durations["filter", method].observe(time.monotonic() - decoded_at)
         return Piece(token.index, token.id, decoded.text, special, token.logprob, token.top, decoded.delta, self.finish)
 
     async def collect(self) -> list[Piece]:

@@ -74,7 +74,7 @@ class Metrics:
         self.inference_count = self._counter("tgi_batch_inference_count", "steps", method=METHODS)
         self.inference_success = self._counter("tgi_batch_inference_success", "steps that succeeded", method=METHODS)
         self.inference_failure = self._counter("tgi_batch_inference_failure", "steps that failed", method=METHODS)
-        self.batch_durations = {
+        families = {
             name: self._histogram(f"tgi_batch_{name}_duration", f"seconds of {what}", SECONDS, method=METHODS)
             for name, what in {
                 "inference": "a step",
@@ -82,6 +82,9 @@ class Metrics:
                 "decode": "turning a token into text and looking for stop sequences",
                 "filter": "handing a token to its request",
             }.items()
+        }
+        self.batch_durations = {
+            (name, method): family.labels(method) for name, family in families.items() for method in METHODS
         }
         self.concat_duration = self._histogram(
             "tgi_batch_concat_duration", "seconds to join a running batch", SECONDS, method=("decode",)
@@ -125,8 +128,8 @@ class Metrics:
             if tokens:  # a step may be both
                 self.inference_count.labels(method).inc()
                 self.inference_success.labels(method).inc()
-                self.batch_durations["inference"].labels(method).observe(stats.forward_s + stats.sample_s)
-                self.batch_durations["forward"].labels(method).observe(stats.forward_s + stats.sample_s)
+                self.batch_durations["inference", method].observe(stats.forward_s + stats.sample_s)
+                self.batch_durations["forward", method].observe(stats.forward_s + stats.sample_s)
 
     def engine(self, *, up: bool, restarts: int, idle: bool) -> None:
         """What the supervisor says now; `idle` means that no request is admitted."""

@@ -1,4 +1,4 @@
-"""What happens around every handler: identity, CORS, errors as JSON, the api key, and the end of the server."""
+"""What happens around every handler: CORS, errors as JSON, the api key, the end of the server."""
 
 from __future__ import annotations
 
@@ -33,12 +33,10 @@ _CLOSING = {408, 413}  # the rest of the body is not worth reading
 
 
 @web.middleware
-async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request a name, and answer every preflight."""
+async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer `OPTIONS` on any path, also on those that do not exist."""
     if isinstance(request.protocol, Connection):
         request.protocol.headers_arrived()
-    given = request.headers.get("x-request-id", "")
-    request["id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     if request.method == "OPTIONS":
         headers = {
             "access-control-allow-methods": "GET,POST",
@@ -126,7 +124,8 @@ def finish_headers(allowed_origins: Collection[str]) -> Prepare:
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         headers = [(name.lower(), value) for name, value in response.headers.items() if name.lower() != "server"]
         headers.append(("vary", _VARY))
-        headers.append(("x-request-id", request.get("id", "")))
+        given = request.headers.get("x-request-id", "")
+        headers.append(("x-request-id", given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)))
         headers.append(("access-control-expose-headers", _EXPOSED))
         origin = request.headers.get("origin")
         if any_origin:

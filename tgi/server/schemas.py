@@ -23,7 +23,8 @@ _WRONG_SHAPE = "Failed to deserialize the JSON body into the target type: "
 
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-Unsigned = Annotated[int, Meta(ge=0)]
+Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Meta(ge=0)]  # 64 bits: more than a `Meta` can bound, see `_check_seed`
 
 Body = TypeVar("Body")
 
@@ -61,7 +62,7 @@ class GenerateParameters(Struct, kw_only=True):
     watermark: bool | None = None
     details: bool | None = None
     decoder_input_details: bool | None = None
-    seed: Unsigned | None = None
+    seed: Seed | None = None
     top_n_tokens: Uint32 | None = None
     grammar: dict[str, Any] | None = None
     adapter_id: str | None = None
@@ -119,7 +120,7 @@ class OpenAiRequest(Struct, kw_only=True):
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    seed: Unsigned | None = None
+    seed: Seed | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -208,5 +209,5 @@ def _children(value: Any) -> list[Any]:
 
 
 def _check_seed(seed: int | None) -> None:
-    if seed is not None and seed >= 2**64:  # msgspec's own bounds end at 63 bits
+    if seed is not None and seed >= 2**64:
         raise ValueError("Expected `int` <= 18446744073709551615")

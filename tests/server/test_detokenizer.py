@@ -1,0 +1,125 @@
+"""Streamed text equals text decoded at once, and stop sequences are found wherever tokens end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.server.serving import EOS, MARK, byte_level, sentence_piece
+from tgi.server.detokenizer import Decoded, Detokenizer, StopRule
+from tgi.server.tokenizer import Tokenizer
+
+BYTE_LEVEL, SENTENCE_PIECE = Tokenizer(byte_level()), Tokenizer(sentence_piece())
+
+
+def push_all(detokenizer: Detokenizer, ids: list[int]) -> list[Decoded]:
+    """Every token in turn, up to the one that completes a stop sequence."""
+    decoded = []
+    for position, token_id in enumerate(ids):
+        decoded.append(detokenizer.push(token_id, last=position == len(ids) - 1))
+        if decoded[-1].stopped:
+            break
+    return decoded
+
+
+def answer(decoded: list[Decoded]) -> str:
+    return "".join(step.delta for step in decoded)
+
+
+@given(st.lists(st.integers(0, 260), min_size=1, max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_streamed_text_is_the_text_of_all_ids_for_byte_level_tokenizers(ids: list[int]) -> None:
+    streamed = answer(push_all(Detokenizer(BYTE_LEVEL), ids))
+    assert streamed == byte_level().decode(ids, skip_special_tokens=True)
+
+
+@given(st.lists(st.one_of(st.integers(259, 289), st.sampled_from(list("é你😀"))), min_size=1, max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_streamed_text_is_the_text_of_all_ids_for_byte_fallback_tokenizers(parts: list[int | str]) -> None:
+    ids: list[int] = []
+    for part in parts:  # a character without a token of its own comes as its bytes
+        ids += [part] if isinstance(part, int) else [3 + byte for byte in part.encode()]
+    first = 260  # "a": what stands before an answer, where no decoder strips a space
+    reference = sentence_piece().decode([first, *ids])
+    assert answer(push_all(Detokenizer(SENTENCE_PIECE), ids)) == reference.removeprefix(
+        sentence_piece().decode([first])
+    )
+
+
+@given(st.lists(st.integers(0, 320), min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_token_texts_that_are_not_special_make_up_the_answer(ids: list[int]) -> None:
+    for tokenizer in (BYTE_LEVEL, SENTENCE_PIECE):
+        steps = push_all(Detokenizer(tokenizer), [*ids, ord("a")])
+        visible = [step.text for step, id in zip(steps, [*ids, ord("a")], strict=True) if not tokenizer.is_special(id)]
+        assert "".join(visible) == answer(steps)
+
+
+def test_a_character_appears_with_the_token_that_completes_it() -> None:
+    steps = push_all(Detokenizer(BYTE_LEVEL), [*"é😀".encode(), ord("x")])
+    assert [step.text for step in steps] == ["", "é", "", "", "", "😀", "x"]
+
+
+def test_an_unfinished_character_is_shown_at_the_end() -> None:
+    assert [step.text for step in push_all(Detokenizer(BYTE_LEVEL), list("a你".encode()[:-1]))] == ["a", "", "\ufffd"]
+    steps = push_all(Detokenizer(BYTE_LEVEL), [*"你".encode()[:-1], EOS])
+    assert (answer(steps), steps[-1].text) == ("\ufffd", "</s>")
+
+
+def test_special_tokens_have_text_but_add_none() -> None:
+    steps = push_all(Detokenizer(BYTE_LEVEL), [ord("a"), MARK, ord("b"), EOS])
+    assert ([step.text for step in steps], answer(steps)) == (["a", "<|mark|>", "b", "</s>"], "ab")
+
+
+def test_an_unknown_id_adds_nothing() -> None:
+    assert answer(push_all(Detokenizer(BYTE_LEVEL), [ord("a"), 5000, ord("b")])) == "ab"
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [(StopRule.AT_END, "one stop"), (StopRule.STRIP, "one "), (StopRule.INCLUDE, "one stop")]
+)
+def test_a_stop_sequence_spans_tokens(rule: StopRule, expected: str) -> None:
+    steps = push_all(Detokenizer(BYTE_LEVEL, ["stop"], rule), list(b"one stop, two"))
+    assert (answer(steps), steps[-1].stopped, len(steps)) == (expected, True, len("one stop"))
+
+
+def test_text_that_may_become_a_stop_sequence_is_held_back() -> None:
+    steps = push_all(Detokenizer(BYTE_LEVEL, ["END."], StopRule.STRIP), list(b"aENDbEND.c"))
+    assert [step.delta for step in steps] == ["a", "", "", "", "ENDb", "", "", "", ""]
+
+
+def test_held_text_is_released_when_the_sequence_ends_without_its_stop() -> None:
+    assert answer(push_all(Detokenizer(BYTE_LEVEL, ["END."], StopRule.STRIP), [*b"aEN", EOS])) == "aEN"
+
+
+def test_a_stop_sequence_is_found_across_and_in_special_tokens() -> None:
+    for stop, expected in (("<|mark|>", "a"), ("|>b", "a"), ("a<|", "")):
+        steps = push_all(Detokenizer(BYTE_LEVEL, [stop], StopRule.STRIP), [ord("a"), MARK, ord("b"), ord("c")])
+        assert (answer(steps), steps[-1].stopped) == (expected, True), stop
+
+
+def test_on_tgi_routes_a_stop_sequence_inside_a_token_does_not_count() -> None:
+    tokenizer = Tokenizer(sentence_piece())
+    ing = sentence_piece().token_to_id("ing")
+    assert not push_all(Detokenizer(tokenizer, ["in"], StopRule.AT_END), [ing])[0].stopped
+    assert push_all(Detokenizer(tokenizer, ["ng"], StopRule.AT_END), [ing])[0].stopped
+    assert answer(push_all(Detokenizer(tokenizer, ["in"], StopRule.INCLUDE), [ing])) == "in"
+    assert answer(push_all(Detokenizer(tokenizer, ["n"], StopRule.STRIP), [ing])) == "i"
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_no_part_of_a_stop_sequence_is_ever_shown(seed: int) -> None:
+    draw = random.Random(seed)
+    stops = ["".join(draw.choices("ab", k=draw.randint(1, 5))) for _ in range(draw.randint(1, 4))]
+    text = "".join(draw.choices("ab", k=30))
+    ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    expected = text[: min((end, start) for end, start in ends)[1]] if ends else text
+    shown = ""
+    for step in push_all(Detokenizer(BYTE_LEVEL, stops, StopRule.STRIP), list(text.encode())):
+        shown += step.delta
+        assert expected.startswith(shown)
+    assert shown == expected
