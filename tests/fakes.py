@@ -299,5 +299,10 @@ def load_fake_runner(config: Config, model_path: Path) -> FakeRunner:
         raise ModelError(options["error"], hint="give another", exit_code=12)
     if options.pop("die", False):
         os.kill(os.getpid(), signal.SIGKILL)
+    if "scarce" in options:  # memory for 4 blocks only, once this file exists
+        marker = Path(options.pop("scarce"))
+        asked = config.batching.max_batch_total_tokens
+        options["num_blocks"] = asked // options["block_size"] if asked else 4 if marker.exists() else 32
+        marker.touch()
     options["faults"] = {int(token): fault for token, fault in options.get("faults", {}).items()}
     return FakeRunner(**options)

@@ -95,6 +95,16 @@ async def test_an_engine_killed_while_idle_is_replaced_before_the_next_request(s
     assert supervisor.engine_pid not in (None, pid)
 
 
+async def test_a_successor_keeps_the_limits_that_clients_were_promised(start: Start, tmp_path: Path) -> None:
+    supervisor = await start(scarce=str(tmp_path / "seen"), block_size=4)
+    promised = supervisor.ready
+    assert supervisor.engine_pid is not None
+    os.kill(supervisor.engine_pid, signal.SIGKILL)
+    request = make_request(supervisor.next_id(), range(100))
+    assert await _collect(supervisor.submit(request)) == expected_tokens(request)
+    assert (supervisor.ready.num_blocks, supervisor.restarts) == (promised.num_blocks, 1)
+
+
 async def test_many_kills_from_outside_blame_nobody(start: Start) -> None:
     supervisor = await start(step_s=0.002)
     requests = _requests(supervisor, 3, max_new_tokens=40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import time
@@ -276,6 +277,7 @@ class EngineSupervisor:
 
     async def _launch(self) -> None:
         self._client, self.ready = await EngineClient.start(self._config, self._model_path, runner=self._runner)
+        self._config = _with_limits(self._config, self.ready)
         self._ready_at = time.monotonic()
         self._num_steps = 0
         self._state = "ready"
@@ -344,3 +346,18 @@ class EngineSupervisor:
         for sequence in self._journal:
             sequence.submitted = False
             self._end(sequence.request.id, error)
+
+
+def _with_limits(config: Config, ready: EngineReady) -> Config:
+    """The configuration for an engine's successors: memory may be scarcer then, what clients were promised may not."""
+    cache = ready.num_blocks * ready.block_size
+    return dataclasses.replace(
+        config,
+        limits=dataclasses.replace(config.limits, max_total_tokens=min(ready.max_total_tokens, cache)),
+        batching=dataclasses.replace(
+            config.batching,
+            max_batch_total_tokens=cache,
+            max_batch_prefill_tokens=min(ready.max_step_tokens, cache),
+            max_batch_size=ready.max_rows,
+        ),
+    )
