@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+import torch
 
 from tgi import kernels
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test draws its own numbers, the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=["avx2", "portable", "torch"])

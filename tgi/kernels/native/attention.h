@@ -1,10 +1,10 @@
 // Causal attention over the paged cache.
 //
 // A query vector meets its keys in tiles of TILE_KEYS positions, counted from position 0 of its request, whatever
-// block they lie in. Within a tile: scores (as matmul's sums), their maximum, exponentials and their sum over all
-// TILE_KEYS places (places it must not see count as -inf), then the weighted values, added position after position to
-// what earlier tiles left (scaled to the new maximum). So the order depends on the query's position and the window
-// only. Queries of neighbouring tokens share the converted tile, and nothing else.
+// block they lie in. Within a tile: scores (as matmul's sums), their maximum, exponentials and their sum (lane by lane,
+// then as `sum` does; places the query must not see count as -inf), then the weighted values, added position after
+// position to what earlier tiles left, scaled to the new maximum. So the order depends on the query's position and the
+// window only. Queries of neighbouring tokens share the converted tile, and nothing else.
 #pragma once
 
 #include "matmul.h"
@@ -12,69 +12,92 @@
 namespace tgi {
 namespace TGI_PATH {
 
-constexpr int64_t TILE_KEYS = 36;  // a multiple of TILE_ROWS
-constexpr int64_t SCORES = 40;     // TILE_KEYS up to a whole number of vectors
+constexpr int64_t TILE_KEYS = 48;  // whole vectors, and whole TILE_ROWS
+constexpr int64_t AHEAD = 12;      // positions between asking for a key and reading it
 
 struct AttentionBuffers {
     alignas(64) float query[GROUP_ROWS * MAX_HEAD_DIM];
     alignas(64) float sums[GROUP_ROWS * MAX_HEAD_DIM];
     alignas(64) float keys[TILE_KEYS * MAX_HEAD_DIM];
     alignas(64) float values[TILE_KEYS * MAX_HEAD_DIM];
-    alignas(64) float weights[GROUP_ROWS * SCORES];
+    alignas(64) float weights[GROUP_ROWS * TILE_KEYS];
     float most[GROUP_ROWS];
     float total[GROUP_ROWS];
 };
 
 TGI_INLINE void convert(const void* cache, int32_t type, int64_t at, int64_t count, float* out) {
     if (type == CACHE_F32) {
-        std::memcpy(out, static_cast<const float*>(cache) + at, static_cast<size_t>(count) * sizeof(float));
+        const float* source = static_cast<const float*>(cache) + at;
+        int64_t i = 0;
+        for (; i + 8 <= count; i += 8) store(out + i, load(source + i));
+        for (; i < count; i++) out[i] = source[i];
     } else {
         const uint8_t* source = static_cast<const uint8_t*>(cache) + 2 * at;
-        (type == CACHE_F16 ? dequantize_f16 : dequantize_bf16)(source, count, out);
+        if (type == CACHE_F16)
+            dequantize_f16(source, count, out);
+        else
+            dequantize_bf16(source, count, out);
     }
 }
 
-// Keys and values of positions [start, start + TILE_KEYS), zeros from `stop` on; `width` is head_dim up to whole vectors.
+// Ask for a position's key and value before their turn: a cache larger than the processor's is read at random.
+TGI_INLINE void prefetch_position(const AttentionTask& task, const int32_t* table, int64_t position, int64_t kv_head) {
+    uint32_t size = static_cast<uint32_t>(task.block_size), at = static_cast<uint32_t>(position);
+    int64_t slot = static_cast<int64_t>(table[at / size]) * size + at % size;
+    int64_t bytes = task.head_dim * (task.cache_type == CACHE_F32 ? 4 : 2);
+    int64_t from = (slot * task.kv_heads + kv_head) * bytes;
+    for (int64_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(static_cast<const uint8_t*>(task.k_cache) + from + i);
+        __builtin_prefetch(static_cast<const uint8_t*>(task.v_cache) + from + i);
+    }
+}
+
+// Keys and values of positions [start, start + count); zeros up to whole TILE_ROWS of keys, and up to `width`, which is
+// head_dim up to whole vectors.
 static void gather_tile(
-    const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t start, int64_t stop, int64_t width,
+    const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t start, int64_t count, int64_t width,
     AttentionBuffers& buffers) {
     const int32_t* table = task.block_tables + group.request * task.table_stride;
-    for (int64_t i = 0; i < TILE_KEYS; i++) {
-        float *key = buffers.keys + i * width, *value = buffers.values + i * width;
-        int64_t position = start + i;
-        if (position >= stop) {
-            std::memset(key, 0, static_cast<size_t>(width) * sizeof(float));
-            std::memset(value, 0, static_cast<size_t>(width) * sizeof(float));
-            continue;
-        }
-        int64_t slot = table[position / task.block_size] * task.block_size + position % task.block_size;
+    int64_t block = start / task.block_size, offset = start % task.block_size;
+    int64_t last = group.position + group.count - 1;
+    for (int64_t i = 0; i < count; i++) {
+        prefetch_position(task, table, start + i + AHEAD < last ? start + i + AHEAD : last, kv_head);
+        int64_t slot = table[block] * task.block_size + offset;
         int64_t at = (slot * task.kv_heads + kv_head) * task.head_dim;
+        float *key = buffers.keys + i * width, *value = buffers.values + i * width;
         convert(task.k_cache, task.cache_type, at, task.head_dim, key);
         convert(task.v_cache, task.cache_type, at, task.head_dim, value);
         for (int64_t j = task.head_dim; j < width; j++) key[j] = value[j] = 0.0f;
+        if (++offset == task.block_size) offset = 0, block++;
     }
+    int64_t rest = (TILE_ROWS - count % TILE_ROWS) % TILE_ROWS;
+    std::memset(buffers.keys + count * width, 0, static_cast<size_t>(rest * width) * sizeof(float));
 }
 
-// Scores of one query in this tile -> weights relative to the largest score so far; returns what scales earlier sums.
-// Places [from, to) are seen.
-TGI_INLINE float soften(float* scores, int64_t from, int64_t to, float scale, float* most, float* total) {
+// Scores -> scaled ones, -inf in the places of the outer vectors that are not seen; returns the largest, or `most`.
+TGI_INLINE float scale_scores(float* scores, int64_t from, int64_t to, float scale, float most) {
     const float lowest = -__builtin_inff();
-    for (int64_t i = 0; i < from; i++) scores[i] = lowest;
-    for (int64_t i = from; i < to; i++) scores[i] *= scale;
-    for (int64_t i = to; i < SCORES; i++) scores[i] = lowest;
-    Float8 highest = all(*most);
-    for (int64_t i = 0; i < SCORES; i += 8) highest = larger(load(scores + i), highest);
-    float maximum = largest(highest);
-    Float8 sums = {};
-    for (int64_t i = 0; i < SCORES; i += 8) {
-        Float8 weight = exponential(load(scores + i) - all(maximum));
-        store(scores + i, weight);
-        sums += weight;
+    int64_t begin = from / 8 * 8, end = (to + 7) / 8 * 8;
+    for (int64_t i = begin; i < from; i++) scores[i] = lowest;
+    for (int64_t i = to; i < end; i++) scores[i] = lowest;
+    Float8 highest = all(most);
+    for (int64_t i = begin; i < end; i += 8) {
+        Float8 scaled = load(scores + i) * all(scale);
+        store(scores + i, scaled);
+        highest = larger(scaled, highest);
     }
-    float factor = exponential(all(*most - maximum))[0];
-    *total = *total * factor + sum(sums);
-    *most = maximum;
-    return factor;
+    return largest(highest);
+}
+
+// Scaled scores -> weights relative to the largest score; returns their sum.
+TGI_INLINE float soften(float* scores, int64_t from, int64_t to, float most) {
+    Float8 total = {};
+    for (int64_t i = from / 8 * 8; i < to; i += 8) {
+        Float8 weight = exponential(load(scores + i) - all(most));
+        store(scores + i, weight);
+        total += weight;
+    }
+    return sum(total);
 }
 
 // sums = sums * factor + weights . values, for M queries and V vectors of the head; positions [from, to).
@@ -90,7 +113,7 @@ TGI_INLINE void add_values(
         for (int v = 0; v < V; v++) value[v] = load(values + i * width + 8 * v);
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
-            Float8 weight = all(weights[m * SCORES + i]);
+            Float8 weight = all(weights[m * TILE_KEYS + i]);
 #pragma GCC unroll 8
             for (int v = 0; v < V; v++) result[m * V + v] = fused(weight, value[v], result[m * V + v]);
         }
@@ -117,13 +140,20 @@ static void attend_tile(
     int64_t from = first > start ? first - start : 0;
     int64_t to = position + 1 - start < TILE_KEYS ? position + 1 - start : TILE_KEYS;
     if (from >= to) return;  // the tile lies outside what this token sees
-    float factors[GROUP_ROWS];
+    alignas(32) float factors[GROUP_ROWS] = {};  // what scales the sums of earlier tiles to the new maximum
+    for (int64_t i = 0; i < rows; i++) {
+        float before = buffers.most[row + i];
+        float most = scale_scores(buffers.weights + (row + i) * TILE_KEYS, from, to, task.scale, before);
+        factors[i] = before - most;
+        buffers.most[row + i] = most;
+    }
+    for (int64_t i = 0; i < rows; i += 8) store(factors + i, exponential(load(factors + i)));
     for (int64_t i = row; i < row + rows; i++) {
-        float* scores = buffers.weights + i * SCORES;
-        factors[i - row] = soften(scores, from, to, task.scale, buffers.most + i, buffers.total + i);
+        float total = soften(buffers.weights + i * TILE_KEYS, from, to, buffers.most[i]);
+        buffers.total[i] = buffers.total[i] * factors[i - row] + total;
     }
     for (int64_t i = 0; i < rows;) {
-        const float* weights = buffers.weights + (row + i) * SCORES;
+        const float* weights = buffers.weights + (row + i) * TILE_KEYS;
         float* sums = buffers.sums + (row + i) * width;
         if (rows - i >= 3) {
             add_all_values<3>(weights, buffers.values, width, from, to, factors + i, sums);
@@ -156,12 +186,13 @@ static void attend(
     int64_t stop = group.position + group.count;
     int64_t first = task.window > 0 && group.position + 1 > task.window ? group.position + 1 - task.window : 0;
     for (int64_t start = first / TILE_KEYS * TILE_KEYS; start < stop; start += TILE_KEYS) {
-        gather_tile(task, group, kv_head, start, stop, width, buffers);
+        int64_t count = stop - start < TILE_KEYS ? stop - start : TILE_KEYS;
+        gather_tile(task, group, kv_head, start, count, width, buffers);
         float sums[GROUP_ROWS * TILE_ROWS];
-        for (int64_t n = 0; n < TILE_KEYS; n += TILE_ROWS) {
+        for (int64_t n = 0; n < count; n += TILE_ROWS) {
             dot_rows(buffers.query, width, rows, buffers.keys + n * width, width, width, sums, true);
             for (int64_t row = 0; row < rows; row++)
-                std::memcpy(buffers.weights + row * SCORES + n, sums + row * TILE_ROWS, TILE_ROWS * sizeof(float));
+                std::memcpy(buffers.weights + row * TILE_KEYS + n, sums + row * TILE_ROWS, TILE_ROWS * sizeof(float));
         }
         for (int64_t token = 0; token < group.count; token++)
             attend_tile(task, start, group.position + token, token * heads, heads, width, buffers);

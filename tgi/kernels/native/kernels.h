@@ -34,7 +34,7 @@ struct Matrix {
     int64_t layout;
 };
 
-// Weight rows a matmul unit covers: 1 x 12, 2 x 6, 3 x 4 and 4 x 3 accumulators all divide it.
+// Weight rows a matmul unit covers: three times the four that meet three tokens in the twelve accumulators there are.
 constexpr int64_t TILE_ROWS = 12;
 
 struct MatmulTask {

@@ -17,23 +17,21 @@ namespace TGI_PATH {
 constexpr int64_t CHUNK = 768;          // columns; a multiple of every block length
 constexpr int64_t TOKENS_AT_ONCE = 256;  // sums of this many tokens wait for their next chunk
 
-// Sums of M vectors against N vectors, M * N = 12. The rest of `w` after `count` is zeros up to a multiple of 8.
-template <int M>
+// Sums of M vectors against N vectors, N a multiple of 4. What follows `count` in `w` is zeros up to a multiple of 8.
+template <int M, int N>
 TGI_INLINE void dot_tile(
-    const float* x, int64_t x_stride, const float* w, int64_t w_stride, int64_t count, float* out, int64_t out_stride,
-    bool first) {
-    constexpr int N = 12 / M;
-    Float8 sums[12] = {};
+    const float* x, int64_t x_stride, const float* w, int64_t w_stride, int64_t count, float* out, bool first) {
+    Float8 sums[M * N] = {};
     int64_t k = 0;
     for (; k + 8 <= count; k += 8) {
-        Float8 columns[N];
-#pragma GCC unroll 12
-        for (int n = 0; n < N; n++) columns[n] = load(w + n * w_stride + k);
+        Float8 rows[M];
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
-            Float8 row = load(x + m * x_stride + k);
+        for (int m = 0; m < M; m++) rows[m] = load(x + m * x_stride + k);
 #pragma GCC unroll 12
-            for (int n = 0; n < N; n++) sums[m * N + n] = fused(row, columns[n], sums[m * N + n]);
+        for (int n = 0; n < N; n++) {
+            Float8 column = load(w + n * w_stride + k);
+#pragma GCC unroll 4
+            for (int m = 0; m < M; m++) sums[m * N + n] = fused(rows[m], column, sums[m * N + n]);
         }
     }
     if (k < count) {
@@ -42,35 +40,27 @@ TGI_INLINE void dot_tile(
             for (int n = 0; n < N; n++) sums[m * N + n] = fused(row, load(w + n * w_stride + k), sums[m * N + n]);
         }
     }
-    float totals[12];
-    for (int i = 0; i < 12; i += 4) sum_four(sums + i, totals + i);
+#pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
-        for (int n = 0; n < N; n++) {
-            float* target = out + m * out_stride + n;
-            *target = first ? totals[m * N + n] : *target + totals[m * N + n];
-        }
+#pragma GCC unroll 3
+        for (int n = 0; n < N; n += 4) sum_four(sums + m * N + n, out + m * TILE_ROWS + n, first);
     }
 }
 
-// The same for any number of vectors against TILE_ROWS; out [vectors, TILE_ROWS].
+// The same for any number of vectors against TILE_ROWS; out [vectors, TILE_ROWS] is set when `first`, else added to.
 static void dot_rows(
     const float* x, int64_t x_stride, int64_t vectors, const float* w, int64_t w_stride, int64_t count, float* out,
     bool first) {
     int64_t m = 0;
-    for (; m + 4 <= vectors; m += 4) {
-        for (int64_t n = 0; n < TILE_ROWS; n += 3)
-            dot_tile<4>(x + m * x_stride, x_stride, w + n * w_stride, w_stride, count, out + m * TILE_ROWS + n, TILE_ROWS, first);
-    }
-    const float* rest = x + m * x_stride;
-    float* rest_out = out + m * TILE_ROWS;
-    if (vectors - m == 3) {
+    for (; m + 3 <= vectors; m += 3) {
         for (int64_t n = 0; n < TILE_ROWS; n += 4)
-            dot_tile<3>(rest, x_stride, w + n * w_stride, w_stride, count, rest_out + n, TILE_ROWS, first);
-    } else if (vectors - m == 2) {
-        for (int64_t n = 0; n < TILE_ROWS; n += 6)
-            dot_tile<2>(rest, x_stride, w + n * w_stride, w_stride, count, rest_out + n, TILE_ROWS, first);
+            dot_tile<3, 4>(x + m * x_stride, x_stride, w + n * w_stride, w_stride, count, out + m * TILE_ROWS + n, first);
+    }
+    if (vectors - m == 2) {
+        for (int64_t n = 0; n < TILE_ROWS; n += 4)
+            dot_tile<2, 4>(x + m * x_stride, x_stride, w + n * w_stride, w_stride, count, out + m * TILE_ROWS + n, first);
     } else if (vectors - m == 1) {
-        dot_tile<1>(rest, x_stride, w, w_stride, count, rest_out, TILE_ROWS, first);
+        dot_tile<1, 12>(x + m * x_stride, x_stride, w, w_stride, count, out + m * TILE_ROWS, first);
     }
 }
 

@@ -69,20 +69,28 @@ TGI_INLINE Float8 smaller(Float8 a, Float8 b) {
 // The one order in which eight lanes are added up: ((0+1)+(2+3)) + ((4+5)+(6+7)).
 TGI_INLINE float sum(Float8 v) { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
 
-// The same of four vectors.
-TGI_INLINE void sum_four(const Float8* v, float* out) {
+// The same of four vectors, set or added to `out`.
+TGI_INLINE void sum_four(const Float8* v, float* out, bool set) {
 #if defined(TGI_AVX2)
     __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+    __m128 sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    _mm_storeu_ps(out, set ? sums : _mm_add_ps(_mm_loadu_ps(out), sums));
 #else
-    for (int i = 0; i < 4; i++) out[i] = sum(v[i]);
+    for (int i = 0; i < 4; i++) out[i] = set ? sum(v[i]) : out[i] + sum(v[i]);
 #endif
 }
 
+// NaN lanes may be passed over: whoever needs to know finds them in a sum.
 TGI_INLINE float largest(Float8 v) {
+#if defined(TGI_AVX2)
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+#else
     float result = v[0];
     for (int i = 1; i < 8; i++) result = v[i] > result ? v[i] : result;
     return result;
+#endif
 }
 
 TGI_INLINE Float8 power_of_two(Int8 exponent) {
