@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.fakes import FakeSupervisor, echo, make_ready
 from tgi.config import Config, Http, Limits
@@ -21,7 +21,10 @@ from tgi.server.services import Served, Services
 from tgi.server.tokenizer import _byte_of_character
 
 BOS, EOS, MARK = 256, 257, 258  # special tokens of `byte_level()`
-TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 Respond = Callable[[EngineRequest], Iterable[Any]]
 
@@ -34,8 +37,6 @@ def byte_level(*, add_bos: bool = False) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<s>", "</s>", "<|mark|>")])
     if add_bos:
-        from tokenizers import processors  # noqa: PLC0415
-
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     return tokenizer
 
@@ -116,8 +117,9 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serve(
-    respond: Respond = echo, *, limits: Limits | None = None, http: Http | None = None, tokenizer: Tokenizer | None = None,
-    template: str | None = TEMPLATE, max_total_tokens: int = 1024, pipeline_tag: str | None = None,
+    respond: Respond = echo, *, limits: Limits | None = None, http: Http | None = None,
+    tokenizer: Tokenizer | None = None, template: str | None = TEMPLATE, max_total_tokens: int = 1024,
+    pipeline_tag: str | None = None,
 ) -> AsyncIterator[Server]:  # fmt: skip
     """A front end on a free port, with a fake engine that answers with `respond`."""
     config = Config(limits=limits or Limits(), http=http or Http(hostname="127.0.0.1", port=0))

@@ -14,7 +14,7 @@ from tests.server.serving import EOS, Server, answering, serve
 from tgi.config import Limits
 from tgi.engine.messages import EngineRequest
 from tgi.errors import GenerationError, IncompleteGeneration, Overloaded, ValidationError
-from tgi.server.inference import _FailureLog, collect, described, merge
+from tgi.server.inference import Generation, _FailureLog, collect, described, merge
 from tgi.server.schemas import GenerateParameters
 from tgi.server.validation import Prepared
 
@@ -25,8 +25,15 @@ async def prepare(server: Server, **parameters: object) -> Prepared:
 
 async def until(condition: object) -> None:
     """Let the loop run until the condition (a callable) holds; pytest's timeout ends a test that waits for ever."""
-    while not condition():  # type: ignore[operator]
+    while not condition():  # type: ignore[operator]  # noqa: ASYNC110  (any state may be waited for)
         await asyncio.sleep(0)
+
+
+async def exhaust(generations: list[Generation]) -> None:
+    """Merge, and forget every token."""
+    async with contextlib.aclosing(merge(generations)) as tokens:
+        async for _ in tokens:
+            pass
 
 
 async def test_permits_are_counted_and_given_back() -> None:
@@ -124,13 +131,8 @@ async def test_the_first_failure_ends_all_sequences(merged: bool) -> None:
     async with serve(respond) as server:
         prepared = [await prepare(server) for _ in range(2)]
         before = asyncio.all_tasks()
-        with pytest.raises(GenerationError), server.services.inference.generate(prepared, 0.0) as generations:
-            if merged:
-                async with contextlib.aclosing(merge(generations)) as tokens:
-                    async for _ in tokens:
-                        pass
-            else:
-                await collect(generations)
+        with server.services.inference.generate(prepared, 0.0) as generations, pytest.raises(GenerationError):
+            await (exhaust(generations) if merged else collect(generations))
         assert server.supervisor.aborted == [server.supervisor.requests[0].id]
         await until(lambda: asyncio.all_tasks() <= before)
 

@@ -103,6 +103,7 @@ async def test_a_body_without_a_length_is_measured_too() -> None:
 
 async def test_a_body_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "BODY_GRACE_S", 0.05)
+    monkeypatch.setattr(protocol, "LINGER_S", 0.05)
     async with serve() as server:
         answer = await exchange(server, POST + b'content-length: 100\r\n\r\n{"inputs"')
     assert b" 408 " in answer.split(b"\r\n")[0]

@@ -42,9 +42,12 @@ class Bench:
 
         app = web.Application()
         app.router.add_get("/", handler)
-        async with TestServer(app) as server, aiohttp.ClientSession() as session:
-            async with session.get(server.make_url("/")) as response:
-                return await response.read()
+        async with (
+            TestServer(app) as server,
+            aiohttp.ClientSession() as session,
+            session.get(server.make_url("/")) as response,
+        ):
+            return await response.read()
 
     def stream(self, request: web.Request, openai: bool) -> EventStream:
         return EventStream(

@@ -110,7 +110,7 @@ def test_streams_refuse_several_sequences_and_prompt_details() -> None:
 
 
 def test_the_number_of_sequences_is_limited() -> None:
-    with pytest.raises(ValidationError, match="`best_of` must be > 0 and <= 2. Given: 3"):
+    with pytest.raises(ValidationError, match=r"`best_of` must be > 0 and <= 2\. Given: 3"):
         validator().check_best_of(3)
     only_one = Validator(Limits(max_best_of=1), TOKENIZER, max_input_tokens=9, max_total_tokens=10, vocab_size=260)
     with pytest.raises(ValidationError, match="`best_of` != 1 is not allowed for this endpoint"):

@@ -17,6 +17,7 @@ BODY_DEADLINE_S = 30.0
 BODY_GRACE_S = 5.0  # afterwards a body must come at `BODY_RATE` at least
 BODY_RATE = 1024  # bytes a second
 KEEP_ALIVE_S = 75.0
+LINGER_S = 2.0  # a refused body is read for so long, so that the client gets to read the refusal
 
 log = logging.getLogger("tgi.server.http")
 
@@ -32,7 +33,7 @@ class Connection(web.RequestHandler):
 
     def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         settings["access_log"] = None  # one `Success` line a request is written instead
-        super().__init__(manager, loop=loop, keepalive_timeout=KEEP_ALIVE_S, **settings)
+        super().__init__(manager, loop=loop, keepalive_timeout=KEEP_ALIVE_S, lingering_time=LINGER_S, **settings)
         self._header_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

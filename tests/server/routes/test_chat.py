@@ -97,7 +97,8 @@ async def test_several_choices_are_several_sequences() -> None:
 @pytest.mark.parametrize(
     ("asked", "do_sample", "temperature", "top_p"),
     [({}, True, 1.0, 1.0), ({"temperature": 0}, False, 1.0, 1.0), ({"temperature": 0.5}, True, 0.5, 1.0),
-     ({"top_p": 1}, True, 1.0, 1.0), ({"top_p": 0}, False, 1.0, 1.0), ({"temperature": 0, "top_p": 0.5}, False, 1.0, 1.0)],
+     ({"top_p": 1}, True, 1.0, 1.0), ({"top_p": 0}, False, 1.0, 1.0),
+     ({"temperature": 0, "top_p": 0.5}, False, 1.0, 1.0)],
 )  # fmt: skip
 async def test_temperature_zero_is_greedy_and_nothing_is_sampling(
     asked: dict[str, Any], do_sample: bool, temperature: float, top_p: float
@@ -171,7 +172,8 @@ async def test_messages_become_a_prompt(messages: list[dict[str, Any]], prompt: 
 
 
 async def test_tool_calls_are_data_for_templates_that_read_them() -> None:
-    template = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
+    calls = "{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}"
+    template = "{% for m in messages %}{{ m.content }}" + calls + "{% endfor %}"
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 5}'}}
     async with serve(template=template) as server:
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [call]},
@@ -194,8 +196,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "Input validation error: `content` parts other than `text` are not supported",
         "validation",
     ),
-    ({"chat_template": "x"}, "Input validation error: `chat_template` is not supported: the model's own template is used",
-     "validation"),
+    ({"chat_template": "x"},
+     "Input validation error: `chat_template` is not supported: the model's own template is used", "validation"),
     ({"messages": [{"role": "user", "content": ""}] * 2049},
      "Input validation error: `messages` supports up to 2048 messages. Given: 2049", "validation"),
     ({"top_logprobs": 6}, "Input validation error: `top_n_tokens` must be >= 0 and <= 5. Given: 6", "validation"),

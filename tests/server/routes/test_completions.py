@@ -18,8 +18,8 @@ def stable(body: bytes) -> bytes:
 
 def chunk(text: str, finish: str = "null", usage: str = "", index: int = 0) -> bytes:
     return (
-        'data: {"object":"text_completion","id":"ID","created":0,"choices":[{"index":%d,"text":"%s","logprobs":null,'
-        '"finish_reason":%s}],"model":"tiny","system_fingerprint":"4.0.0-native"%s}\n\n' % (index, text, finish, usage)
+        f'data: {{"object":"text_completion","id":"ID","created":0,"choices":[{{"index":{index},"text":"{text}",'
+        f'"logprobs":null,"finish_reason":{finish}}}],"model":"tiny","system_fingerprint":"4.0.0-native"{usage}}}\n\n'
     ).encode()
 
 

@@ -14,11 +14,12 @@ from tgi.errors import GenerationError
 HEADERS = ("x-compute-type", "x-compute-characters", "x-compute-time", "x-total-time", "x-validation-time",
            "x-queue-time", "x-inference-time", "x-time-per-token", "x-prompt-tokens", "x-generated-tokens")  # fmt: skip
 
+TAIL = b',"generated_text":null,"details":null}\n\n'
 STREAM = (
-    b'data: {"index":1,"token":{"id":72,"text":"H","logprob":-0.5,"special":false},"generated_text":null,"details":null}\n\n'
-    b'data: {"index":2,"token":{"id":195,"text":"","logprob":-0.5,"special":false},"generated_text":null,"details":null}\n\n'
-    b'data: {"index":3,"token":{"id":169,"text":"\xc3\xa9","logprob":-0.5,"special":false},"generated_text":null,"details":null}\n\n'
-    b'data: {"index":4,"token":{"id":257,"text":"</s>","logprob":-0.5,"special":true},"generated_text":"H\xc3\xa9","details":'
+    b'data: {"index":1,"token":{"id":72,"text":"H","logprob":-0.5,"special":false}' + TAIL + b'data: {"index":2,'
+    b'"token":{"id":195,"text":"","logprob":-0.5,"special":false}' + TAIL + b'data: {"index":3,'
+    b'"token":{"id":169,"text":"\xc3\xa9","logprob":-0.5,"special":false}' + TAIL + b'data: {"index":4,'
+    b'"token":{"id":257,"text":"</s>","logprob":-0.5,"special":true},"generated_text":"H\xc3\xa9","details":'
 )
 
 
