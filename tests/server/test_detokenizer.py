@@ -110,6 +110,15 @@ def test_on_tgi_routes_a_stop_sequence_inside_a_token_does_not_count() -> None:
     assert answer(push_all(Detokenizer(tokenizer, ["n"], StopRule.STRIP), [ing])) == "i"
 
 
+def test_a_stop_sequence_that_overlaps_itself_is_found_at_the_end_of_a_token() -> None:
+    raw = byte_level()
+    raw.add_tokens(["aaa", "b"])
+    overlapping, other = raw.token_to_id("aaa"), raw.token_to_id("b")
+    assert push_all(Detokenizer(Tokenizer(raw), ["aa"]), [overlapping])[0].stopped
+    assert not push_all(Detokenizer(Tokenizer(raw), ["ab"]), [overlapping])[0].stopped
+    assert push_all(Detokenizer(Tokenizer(raw), ["aab"]), [overlapping, other])[1].stopped
+
+
 @given(st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
 def test_no_part_of_a_stop_sequence_is_ever_shown(seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tgi.server.responses import GenerateResponse, StreamResponse, Token, encode, error_body
+from tgi.server.responses import GenerateResponse, StreamResponse, Token, encode, encode_array, error_body
 
 
 def test_numbers_json_has_no_word_for_become_null() -> None:
@@ -21,6 +21,11 @@ def test_absent_keys_are_absent_and_empty_ones_are_null() -> None:
             '"generated_text":null,"details":null}'
         ).encode()
     )
+
+
+async def test_an_array_of_any_length_is_one_array() -> None:
+    for length in (0, 1, 9_999, 10_000, 25_001):
+        assert await encode_array([*range(length)]) == encode(list(range(length)))
 
 
 def test_errors_have_two_keys() -> None:

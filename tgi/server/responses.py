@@ -5,17 +5,29 @@ A key that may be absent is `UNSET` by default; one that is present and empty is
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 _encoder = msgspec.json.Encoder()
+_PART = 10_000  # items encoded at once: some milliseconds
 
 
 def encode(answer: Any) -> bytes:
     """The answer as one line of JSON, in UTF-8."""
     return _encoder.encode(answer)
+
+
+async def encode_array(items: Sequence[Any]) -> bytes:
+    """An array of any length as JSON, letting other requests run in between: a body may hold two million tokens."""
+    parts = []
+    for start in range(0, len(items), _PART):
+        parts.append(_encoder.encode(items[start : start + _PART])[1:-1])
+        await asyncio.sleep(0)
+    return b"[" + b",".join(parts) + b"]"
 
 
 def error_body(message: str, error_type: str) -> bytes:
@@ -97,13 +109,6 @@ class SimpleToken(Struct, gc=False):
     text: str
     start: int
     stop: int
-
-
-class ChatTokenizeResponse(Struct):
-    """The answer of `/chat_tokenize`."""
-
-    tokenize_response: list[SimpleToken]
-    templated_text: str
 
 
 class Usage(Struct):

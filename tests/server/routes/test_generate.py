@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.server.serving import EOS, answering, byte_level, serve
 from tgi.config import Limits
+from tgi.engine.client import Token
+from tgi.engine.messages import EngineRequest
 from tgi.errors import GenerationError
 
 HEADERS = ("x-compute-type", "x-compute-characters", "x-compute-time", "x-total-time", "x-validation-time",
@@ -149,8 +152,24 @@ async def test_a_stop_sequence_is_kept_and_frees_the_engine() -> None:
         assert server.supervisor.aborted == [server.supervisor.requests[0].id]
 
 
-async def test_the_best_of_several_sequences_wins() -> None:
-    async with serve(lambda request: b"ab" if request.sampling.seed % 2 else b"cd") as server:
+@pytest.mark.parametrize("better", [0, 1])
+async def test_the_sequence_with_the_best_mean_wins(better: int) -> None:
+    async with serve(lambda request: b"xy") as server:
+        make = server.supervisor._token
+
+        def token(request: EngineRequest, index: int, token_id: int) -> Token:
+            number = request.id - 1
+            made = make(request, index, token_id + number)
+            return msgspec.structs.replace(made, logprob=-1.0 if number == better else -2.0 + index)
+
+        server.supervisor._token = token  # type: ignore[method-assign]
+        answer = await server.post("/generate", body(best_of=2, do_sample=True, details=True, max_new_tokens=2))
+    assert answer.json["generated_text"] == ["xy", "yz"][better]
+    assert answer.json["details"]["best_of_sequences"][0]["generated_text"] == ["yz", "xy"][better]
+
+
+async def test_the_first_of_equal_sequences_wins() -> None:
+    async with serve(answering("ab")) as server:
         answer = (await server.post("/generate", body(best_of=2, do_sample=True, details=True, max_new_tokens=2))).json
         plain = await server.post("/generate", body(best_of=0, details=True, max_new_tokens=2))
         seeds = [request.sampling.seed for request in server.supervisor.requests[:2]]

@@ -18,13 +18,14 @@ from tgi.server.responses import (
     ChatCompletion,
     ChatLogprob,
     ChatLogprobs,
-    ChatTokenizeResponse,
     TopLogprob,
     Usage,
+    encode,
+    encode_array,
 )
 from tgi.server.routes.openai import FINISH, Envelope, parameters, stop_rule, usage, wants_usage
 from tgi.server.schemas import MAX_MESSAGES, ChatRequest, GenerateParameters, Message
-from tgi.server.services import Services, json_response, read
+from tgi.server.services import Services, read
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Prepared
 
@@ -71,7 +72,8 @@ async def chat_tokenize(request: web.Request) -> web.StreamResponse:
     with services.inference.watch():
         prompt = await _render(services, body)
         tokens = await services.tokenizer.tokenize(prompt, add_special_tokens=False)
-    return json_response(ChatTokenizeResponse(tokens, prompt))
+    answer = b'{"tokenize_response":%s,"templated_text":%s}' % (await encode_array(tokens), encode(prompt))
+    return web.Response(body=answer, content_type="application/json")
 
 
 async def _stream(
