@@ -61,6 +61,7 @@ class FakeSupervisor:
         self.restarts = 0
         self.last_stats: StepStats | None = None
         self.on_step: Callable[[StepStats], None] | None = None
+        self.on_idle: Callable[[int], None] | None = None
         self.failed = asyncio.Event()
         self.engine_pid: int | None = None
         self.requests: list[EngineRequest] = []

@@ -40,6 +40,9 @@ class Heard:
         if self._wanted == 0:
             self.complete.set()
 
+    def idled(self, free_blocks: int) -> None:
+        self.free_blocks = free_blocks
+
     def refused(self, ids: tuple[int, ...], reason: str) -> None:
         self.failed.update(dict.fromkeys(ids, reason))
         self.complete.set()

@@ -19,6 +19,7 @@ from tgi.engine.messages import (
     EngineFailed,
     EngineReady,
     FromEngine,
+    Idle,
     RequestFailed,
     Shutdown,
     StepBegins,
@@ -101,6 +102,16 @@ def test_end_of_file_ends_the_engine_silently(engine: Callable[..., Engine]) -> 
     started.front.receive()
     started.front.close()
     assert started.join() is None
+
+
+def test_an_abort_that_leaves_no_work_reports_the_free_blocks(engine: Callable[..., Engine]) -> None:
+    runner = FakeRunner(step_s=0.001)
+    started = engine(lambda: runner)
+    started.front.receive()
+    started.front.send(AddRequest(make_request(1, [1], max_new_tokens=150)))
+    _until(started.front, StepOutput)
+    started.front.send(Abort((1,)))
+    assert _until(started.front, Idle)[-1].free_blocks == runner.num_blocks
 
 
 def test_an_abort_takes_effect_before_the_next_plan(engine: Callable[..., Engine]) -> None:

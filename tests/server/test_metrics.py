@@ -104,8 +104,9 @@ def test_a_step_sets_the_gauges() -> None:
 def test_an_idle_server_runs_nothing() -> None:
     series = metrics()
     series.step(stats(waiting=1, running=1))
-    series.engine(up=True, restarts=0, idle=False)
+    series.engine(up=True, restarts=0)
     assert value(series, "tgi_batch_current_size") == 1
-    series.engine(up=True, restarts=1, idle=True)
+    series.engine(up=True, restarts=1)
+    series.idle(64)
     assert [value(series, name) for name in GAUGES[:3]] == [0, 0, 0]
     assert value(series, "tgi_engine_restarts") == 1

@@ -22,6 +22,7 @@ from tgi.engine.messages import (
     EngineRequest,
     FinishReason,
     FromEngine,
+    Idle,
     RequestFailed,
     StepBegins,
     StepOutput,
@@ -74,6 +75,9 @@ class Listener(Protocol):
 
     def stepped(self, step: Step) -> None:
         """A step is complete."""
+
+    def idled(self, free_blocks: int) -> None:
+        """Aborts left the engine without work; so many of its blocks are free."""
 
     def refused(self, ids: tuple[int, ...], reason: str) -> None:
         """These requests failed; the engine goes on."""
@@ -170,6 +174,8 @@ class EngineClient:
                     step = decode(message)
                     self._pending.difference_update(i for i, token in step.tokens if token.finish)
                     listener.stepped(step)
+                elif isinstance(message, Idle):
+                    listener.idled(message.free_blocks)
                 elif isinstance(message, StepBegins):
                     listener.begun(message.ids)
                 elif isinstance(message, RequestFailed):

@@ -22,6 +22,7 @@ from tgi.engine.messages import (
     EngineFailed,
     EngineReady,
     FromEngine,
+    Idle,
     MemoryLedger,
     RequestFailed,
     Shutdown,
@@ -109,6 +110,8 @@ class EngineCore:
                     self._channel.send(RequestFailed(ids=(message.request.id,), reason=str(error)))
             elif isinstance(message, Abort):
                 self._scheduler.abort(message.ids)
+                if self._scheduler.idle:
+                    self._channel.send(Idle(free_blocks=self._scheduler.num_free_blocks))
             elif isinstance(message, Shutdown):
                 return False
         return True

@@ -119,6 +119,12 @@ class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
     reason: str
 
 
+class Idle(msgspec.Struct, frozen=True, tag="idle"):
+    """Aborts left nothing to compute, so no `StepOutput` will tell that their blocks are free again."""
+
+    free_blocks: int  # lendable now, cached prefix blocks included
+
+
 class EngineFailed(msgspec.Struct, frozen=True, tag="engine_failed"):
     """The engine's last message before it exits: its state is unknown, so it is not reused."""
 
@@ -130,4 +136,4 @@ class EngineFailed(msgspec.Struct, frozen=True, tag="engine_failed"):
     exit_code: int = 1
 
 
-FromEngine = EngineReady | StepBegins | StepOutput | RequestFailed | EngineFailed
+FromEngine = EngineReady | Idle | StepBegins | StepOutput | RequestFailed | EngineFailed

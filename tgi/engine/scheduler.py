@@ -62,6 +62,11 @@ class Scheduler:
         return not self._running and not self._waiting
 
     @property
+    def num_free_blocks(self) -> int:
+        """Blocks that can be lent now, those with a remembered prefix included."""
+        return self._blocks.num_free
+
+    @property
     def running_ids(self) -> tuple[int, ...]:
         """Ids of the requests that hold a row, oldest first."""
         return tuple(self._running)
@@ -137,7 +142,7 @@ class Scheduler:
         stats = StepStats(
             waiting=len(self._waiting),
             running=len(self._running),
-            free_blocks=self._blocks.num_free,
+            free_blocks=self.num_free_blocks,
             cached_tokens=self._cached_tokens,
             preemptions=self._preempted,
             prefill_tokens=int(counts.sum()) - num_decoding,

@@ -86,6 +86,7 @@ def make_services(
     tokenizer = Tokenizer(files.tokenizer, workers=config.http.validation_workers, eos_ids=files.eos_ids)
     series = Metrics(ready, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens)
     supervisor.on_step = series.step
+    supervisor.on_idle = series.idle
     template = ChatTemplate(
         _default_template(files), bos_token=files.config.get("bos_token"), eos_token=files.config.get("eos_token")
     )

@@ -111,12 +111,7 @@ class Metrics:
 
     def step(self, stats: StepStats) -> None:
         """The engine made a step."""
-        self.queue_size.set(stats.waiting)
-        self.batch_size.set(stats.running)
-        used = self._ready.num_blocks - stats.free_blocks
-        self.batch_tokens.set(used * self._ready.block_size)
-        self.kv_blocks.labels("free").set(stats.free_blocks)
-        self.kv_blocks.labels("used").set(used)
+        self._levels(stats.waiting, stats.running, stats.free_blocks)
         self.prefix_tokens.inc(stats.cached_tokens)
         self.preemptions.inc(stats.preemptions)
         if stats.started_ids:
@@ -131,14 +126,23 @@ class Metrics:
                 self.batch_durations["inference", method].observe(stats.forward_s + stats.sample_s)
                 self.batch_durations["forward", method].observe(stats.forward_s + stats.sample_s)
 
-    def engine(self, *, up: bool, restarts: int, idle: bool) -> None:
-        """What the supervisor says now; `idle` means that no request is admitted."""
+    def idle(self, free_blocks: int) -> None:
+        """Aborts, or a restart, left the engine with nothing to do."""
+        self._levels(0, 0, free_blocks)
+
+    def _levels(self, waiting: int, running: int, free_blocks: int) -> None:
+        self.queue_size.set(waiting)
+        self.batch_size.set(running)
+        used = self._ready.num_blocks - free_blocks
+        self.batch_tokens.set(used * self._ready.block_size)
+        self.kv_blocks.labels("free").set(free_blocks)
+        self.kv_blocks.labels("used").set(used)
+
+    def engine(self, *, up: bool, restarts: int) -> None:
+        """What the supervisor says now."""
         self.engine_up.set(up)
         self.engine_restarts.inc(restarts - self._restarts_seen)
         self._restarts_seen = restarts
-        if idle:  # the last step may have been followed by nothing but an abort
-            for gauge in (self.queue_size, self.batch_size, self.batch_tokens):
-                gauge.set(0)
 
     def render(self) -> bytes:
         """Every series in Prometheus' text format 0.0.4."""

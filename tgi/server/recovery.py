@@ -119,6 +119,7 @@ class EngineSupervisor:
         self.restarts = 0
         self.last_stats: StepStats | None = None
         self.on_step: Callable[[StepStats], None] | None = None  # called after every step
+        self.on_idle: Callable[[int], None] | None = None  # called with the free blocks of an engine without work
         self.failed = asyncio.Event()  # set when the engine cannot be restarted any more
         self._config = config
         self._model_path = model_path
@@ -222,6 +223,11 @@ class EngineSupervisor:
         if self.on_step is not None:
             self.on_step(step.stats)
 
+    def idled(self, free_blocks: int) -> None:
+        """The engine has no work: aborts took it, or it has just begun."""
+        if self.on_idle is not None:
+            self.on_idle(free_blocks)
+
     def refused(self, ids: tuple[int, ...], reason: str) -> None:
         """These requests failed; the engine goes on."""
         for request_id in ids:
@@ -281,6 +287,7 @@ class EngineSupervisor:
         self._ready_at = time.monotonic()
         self._num_steps = 0
         self._state = "ready"
+        self.idled(self.ready.num_blocks)
 
     async def _supervise(self) -> None:
         try:

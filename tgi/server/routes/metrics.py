@@ -12,7 +12,5 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """Prometheus' text format."""
     services = request.app[SERVICES]
     supervisor = services.supervisor
-    services.metrics.engine(
-        up=supervisor.state in ("ready", "draining"), restarts=supervisor.restarts, idle=services.inference.idle
-    )
+    services.metrics.engine(up=supervisor.state in ("ready", "draining"), restarts=supervisor.restarts)
     return web.Response(body=services.metrics.render(), headers={"content-type": CONTENT_TYPE})
