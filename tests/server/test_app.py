@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -86,6 +87,13 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def wait_until_refused(url: str) -> None:
+    """Wait until the server takes no new connections."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection(("127.0.0.1", int(url.split(":")[2]))).close()
+
+
 class Client(threading.Thread):
     """Reads one stream beside the server; `begun` is set when its first event is there."""
 
@@ -131,6 +139,7 @@ def test_running_streams_finish_after_a_signal(fake: type[Supervisor]) -> None:
     def end() -> None:
         clients[0].begun.wait()
         terminate()
+        wait_until_refused(clients[0].url)
         fake.latest.loop.call_soon_threadsafe(fake.latest.release)
 
     assert run(config(), FILES, ready=ready) == 0
