@@ -22,6 +22,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     frequency_penalty: float = 0.0  # over output tokens, times count (OpenAI)
     presence_penalty: float = 0.0  # over output tokens, once (OpenAI)
     logit_bias: dict[int, float] = {}  # token id -> added to its logit
+    grammar: str = ""  # what the output must match, in the form tgi.guidance writes; "" allows everything
     seed: int = 0  # 64 bits, drawn at admission when the client gives none
     sequence_index: int = 0  # which of the best_of / n sequences of one HTTP request
 
