@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tgi.config import Config
-from tgi.engine.client import Token
+from tgi.engine.client import PromptReport, Token
 from tgi.engine.messages import EngineReady, EngineRequest, FinishReason, MemoryLedger, StepStats
 from tgi.errors import ModelError, RequestError, Unavailable
 from tgi.runner.plan import StepPlan, StepResult
@@ -130,8 +130,10 @@ class FakeSupervisor:
         await self._go.wait()
         stream.scheduled_at = time.monotonic()
         if request.prompt_logprobs:
-            length = len(request.prompt_ids) // 4
-            stream.prompt_logprobs = [None] + [-0.25] * (length - 1)
+            ids = np.frombuffer(request.prompt_ids, np.int32).tolist()
+            stream.prompt = PromptReport(
+                [None] + [-0.25] * (len(ids) - 1), [(), *(self._top(request, token_id) for token_id in ids[1:])]
+            )
         for index, answer in enumerate(self.respond(request)):
             await self._go.wait()
             await asyncio.sleep(0)
@@ -150,8 +152,10 @@ class FakeSupervisor:
             finish = FinishReason.LENGTH
         elif token_id in request.stop_ids:
             finish = FinishReason.STOP_ID
-        top = tuple(((token_id + rank) % self.ready.vocab_size, -1.0 - rank) for rank in range(request.top_tokens))
-        return Token(index, token_id, -0.5, top, finish)
+        return Token(index, token_id, -0.5, self._top(request, token_id), finish)
+
+    def _top(self, request: EngineRequest, token_id: int) -> tuple[tuple[int, float], ...]:
+        return tuple(((token_id + rank) % self.ready.vocab_size, -1.0 - rank) for rank in range(request.top_tokens))
 
 
 VOCAB_SIZE = 251
@@ -268,7 +272,7 @@ class FakeRunner:
             token, logprobs[entry] = _next_token(self._slots[slots], self.seeds[int(plan.logits_rows[entry])])
             if plan.sample[entry]:
                 token_ids[entry] = token
-                top[entry] = TopTokens(token_ids[entry : entry + 1].tobytes(), logprobs[entry : entry + 1].tobytes())
+            top[entry] = TopTokens(token_ids[entry : entry + 1].tobytes(), logprobs[entry : entry + 1].tobytes())
             if self._faults.get(int(plan.input_ids[index])) == "nan":
                 failed[entry] = "logits are not finite"
         self.num_steps += 1

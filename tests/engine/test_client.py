@@ -15,7 +15,7 @@ import pytest
 from tests.engine.test_messages import STATS
 from tests.fakes import expected_tokens, make_request
 from tgi.config import Config, Http
-from tgi.engine.client import EngineClient, Step, Token, decode
+from tgi.engine.client import EngineClient, PromptReport, Step, Token, decode
 from tgi.engine.messages import FinishReason, StepOutput
 from tgi.errors import EngineGone, ModelError
 from tgi.sampling import TopTokens
@@ -64,7 +64,8 @@ def test_columns_become_tokens_with_what_belongs_to_each() -> None:
         logprobs=np.array([-0.2580618, -0.25], np.float32).tobytes(),
         finish=bytes([0, 2]),
         top={1: TopTokens(np.array([80, 9], np.int32).tobytes(), np.array([-0.25, -2], np.float32).tobytes())},
-        prompt_logprobs={1: np.array([np.nan, -1.5], np.float32).tobytes()},
+        prompt_logprobs={1: np.array([np.nan, -1.5, -0.5], np.float32).tobytes()},
+        prompt_top={1: {2: TopTokens(np.array([7], np.int32).tobytes(), np.array([-0.5], np.float32).tobytes())}},
         stats=STATS,
     )
     assert decode(output) == Step(
@@ -72,7 +73,7 @@ def test_columns_become_tokens_with_what_belongs_to_each() -> None:
             (1 << 40, Token(3, 70, -0.2580618)),  # the shortest decimal of that float32
             (2, Token(0, 80, -0.25, ((80, -0.25), (9, -2.0)), FinishReason.STOP_ID)),
         ],
-        prompt_logprobs={2: [None, -1.5]},
+        prompts={2: PromptReport([None, -1.5, -0.5], [(), (), ((7, -0.5),)])},
         stats=STATS,
     )
 

@@ -36,6 +36,7 @@ class Bench:
         self.finish: dict[int, FinishReason] = {}
         self.failed: dict[int, str] = {}
         self.prompt_logprobs: dict[int, list[float]] = {}
+        self.prompt_top: dict[int, dict[int, tuple[int, float]]] = {}  # the first of each position
         self.outputs: list[StepOutput] = []
         self.plans: list[StepPlan] = []
 
@@ -66,6 +67,10 @@ class Bench:
                 self.finish[request_id] = FinishReason(finish)
             if entry in output.prompt_logprobs:
                 self.prompt_logprobs[request_id] = np.frombuffer(output.prompt_logprobs[entry], np.float32).tolist()
+                self.prompt_top[request_id] = {
+                    position: (np.frombuffer(top.token_ids, np.int32)[0], np.frombuffer(top.logprobs, np.float32)[0])
+                    for position, top in output.prompt_top.get(entry, {}).items()
+                }
         return True
 
     def run(self, limit: int = 2000) -> None:
@@ -211,6 +216,8 @@ def test_log_probabilities_of_every_prompt_token_come_with_the_first_output(max_
         ids = np.frombuffer(output.request_ids, np.int64).tolist()
         logprobs.update(zip(ids, np.frombuffer(output.logprobs, np.float32).tolist(), strict=True))
     assert others == [logprobs[length] for length in range(1, 7)]
+    # The fake's only likely token is the target itself.
+    assert bench.prompt_top == {1: {length: (length, logprobs[length]) for length in range(1, 7)}}
 
 
 def test_a_resumed_request_numbers_its_tokens_from_where_it_was() -> None:

@@ -101,6 +101,23 @@ def test_top_tokens_come_with_the_entries_that_asked(runner: ModelRunner) -> Non
     assert top[0] == result.token_ids[4]
 
 
+def test_top_tokens_of_a_prompt_are_the_choices_it_would_have_got(runner: ModelRunner) -> None:
+    driver = Driver(runner)
+    scored = driver.add(prompt(5), score=True, top_tokens=2)
+
+    result = driver.step((scored, 5))
+
+    assert sorted(result.top) == [0, 1, 2, 3, 4]
+    for length in range(1, 5):
+        single = Driver(runner)
+        alone = single.add(prompt(5)[:length], top_tokens=2)
+        chosen, given = single.step((alone, length)).top[0], result.top[length - 1]
+        assert chosen.token_ids == given.token_ids
+        np.testing.assert_allclose(
+            np.frombuffer(chosen.logprobs, np.float32), np.frombuffer(given.logprobs, np.float32), rtol=1e-6
+        )
+
+
 def test_logits_that_are_no_numbers_fail_their_request_alone(path: Path) -> None:
     class Poisoned:
         """A checkpoint whose embedding of token 7 is NaN."""

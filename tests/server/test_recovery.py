@@ -67,8 +67,8 @@ async def test_streams_of_an_undisturbed_engine_are_complete(start: Start) -> No
     assert [token.finish for token in tokens] == [FinishReason.NONE] * 7 + [FinishReason.LENGTH]
     assert all(token.top == ((token.id, token.logprob),) for token in tokens)
     assert stream.scheduled_at is not None
-    assert stream.prompt_logprobs is not None
-    assert (stream.prompt_logprobs[0], len(stream.prompt_logprobs)) == (None, 20)
+    assert stream.prompt is not None
+    assert (stream.prompt.logprobs[0], len(stream.prompt.logprobs), len(stream.prompt.top)) == (None, 20, 20)
     assert supervisor.last_stats == stats[-1]
     assert sum(s.prefill_tokens + s.decode_tokens for s in stats) == 20 + 7
 

@@ -51,11 +51,18 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     finish: FinishReason = FinishReason.NONE
 
 
+class PromptReport(msgspec.Struct, frozen=True):
+    """What the model thought of a prompt, one entry a token; about the first it can say nothing."""
+
+    logprobs: list[float | None]
+    top: list[tuple[tuple[int, float], ...]]  # as `Token.top`
+
+
 class Step(msgspec.Struct, frozen=True):
     """A `StepOutput`, decoded."""
 
     tokens: list[tuple[int, Token]]  # request id, token
-    prompt_logprobs: dict[int, list[float | None]]  # by request id, for requests whose first token is in this step
+    prompts: dict[int, PromptReport]  # by request id, for requests whose first token is in this step
     stats: StepStats
 
 
@@ -94,9 +101,11 @@ def decode(output: StepOutput) -> Step:
         (ids[i], Token(indices[i], token_ids[i], logprobs[i], tops.get(i, ()), _FINISH[finish]))
         for i, finish in enumerate(output.finish)
     ]
-    prompts: dict[int, list[float | None]] = {}
+    prompts: dict[int, PromptReport] = {}
     for entry, column in output.prompt_logprobs.items():
-        prompts[ids[entry]] = [None, *_decimals(column)[1:]]
+        likely = output.prompt_top.get(entry, {})
+        at = [_pairs(likely[position]) if position in likely else () for position in range(len(column) // 4)]
+        prompts[ids[entry]] = PromptReport([None, *_decimals(column)[1:]], at)
     return Step(tokens, prompts, output.stats)
 
 

@@ -31,8 +31,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_new_tokens: int  # counts output_ids too
     stop_ids: tuple[int, ...] = ()  # empty: end-of-sequence is ignored
     output_ids: bytes = b""  # int32 column: tokens already given to the client by an earlier engine
-    top_tokens: int = 0  # how many of the most likely tokens to report beside each output token
-    prompt_logprobs: bool = False  # report log-probabilities of prompt tokens with the first output token
+    top_tokens: int = 0  # how many of the most likely tokens to report beside each reported token
+    prompt_logprobs: bool = False  # report prompt tokens too, with the first output token
     cache_salt: str = ""  # requests share prefix blocks only with requests of the same salt
 
 
@@ -109,6 +109,7 @@ class StepOutput(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     finish: bytes  # uint8, FinishReason
     top: dict[int, TopTokens] = {}  # entry -> its most likely tokens
     prompt_logprobs: dict[int, bytes] = {}  # entry -> float32 column over the prompt; the first value is NaN
+    prompt_top: dict[int, dict[int, TopTokens]] = {}  # entry -> position in the prompt -> the tokens likely there
     stats: StepStats
 
 

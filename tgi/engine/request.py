@@ -9,6 +9,7 @@ import numpy as np
 from tgi.engine.blocks import block_hash, root_hash
 from tgi.engine.messages import EngineRequest
 from tgi.runner.plan import Float32, Int32, RowState
+from tgi.sampling import TopTokens
 
 
 class Status(enum.Enum):
@@ -37,6 +38,7 @@ class Request:
         self.prompt_logprobs: Float32 | None = None
         if spec.prompt_logprobs:
             self.prompt_logprobs = np.full(len(self.prompt_ids), np.nan, np.float32)
+        self.prompt_top: dict[int, TopTokens] = {}  # by position, beside them
         self._root = root_hash(spec.cache_salt, rope_variant)
         self._hashes: list[bytes] = []
 

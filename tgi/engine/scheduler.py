@@ -13,6 +13,7 @@ from tgi.engine.messages import EngineRequest, FinishReason, RequestFailed, Step
 from tgi.engine.request import Request, Status
 from tgi.engine.rows import Grant, Rows
 from tgi.runner.plan import Int32, StepPlan, StepResult
+from tgi.sampling import TopTokens
 
 MOST_PREEMPTIONS = 5
 
@@ -258,9 +259,12 @@ class Scheduler:
 
     def _collect_prompt_logprobs(self, plan: StepPlan, result: StepResult) -> None:
         for entry in np.flatnonzero(~plan.sample).tolist():
-            values = self._at(int(plan.logits_rows[entry])).prompt_logprobs
-            assert values is not None
-            values[plan.positions[plan.logits_indices[entry]] + 1] = result.logprobs[entry]
+            request = self._at(int(plan.logits_rows[entry]))
+            assert request.prompt_logprobs is not None
+            position = int(plan.positions[plan.logits_indices[entry]]) + 1
+            request.prompt_logprobs[position] = result.logprobs[entry]
+            if entry in result.top:
+                request.prompt_top[position] = result.top[entry]
 
     def _fail(self, result: StepResult) -> list[RequestFailed]:
         """End requests whose logits could not be used."""
@@ -288,6 +292,7 @@ class Scheduler:
             np.uint8
         )
         prompts: dict[int, bytes] = {}
+        prompt_top: dict[int, dict[int, TopTokens]] = {}
         for i, (row, token_id) in enumerate(zip(rows.tolist(), token_ids.tolist(), strict=True)):
             request = self._at(row)
             if token_id in request.stop_ids and not finish[i]:
@@ -295,6 +300,8 @@ class Scheduler:
             if request.prompt_logprobs is not None:
                 prompts[i] = request.prompt_logprobs.tobytes()
                 request.prompt_logprobs = None
+                if request.prompt_top:
+                    prompt_top[i], request.prompt_top = request.prompt_top, {}
                 self._rows.reports_prompt[row] = False
         for i in np.flatnonzero(finish).tolist():
             self._end(self._at(int(rows[i])))
@@ -307,6 +314,7 @@ class Scheduler:
             "finish": finish.tobytes(),
             "top": {place[entry]: top for entry, top in result.top.items() if entry in place},
             "prompt_logprobs": prompts,
+            "prompt_top": prompt_top,
         }
 
     def _end(self, request: Request) -> None:

@@ -26,7 +26,7 @@ class RowState:
     sampling: SamplingParams
     prompt_ids: Int32  # tokens the client sent
     output_ids: Int32  # tokens generated so far (not empty after a preemption or a restart)
-    top_tokens: int
+    top_tokens: int  # beside each token that is chosen or, with `prompt_logprobs`, scored
     prompt_logprobs: bool
 
 
@@ -56,7 +56,7 @@ class StepResult:
     rows: Int32  # [L]
     token_ids: Int32  # [L] chosen token, or the plan's target where nothing was sampled
     logprobs: Float32  # [L] of token_ids; NaN logits are reported in `failed`
-    top: dict[int, TopTokens] = field(default_factory=dict)  # entry -> most likely tokens
+    top: dict[int, TopTokens] = field(default_factory=dict)  # entry -> most likely tokens, where the row wants them
     failed: dict[int, str] = field(default_factory=dict)  # entry -> reason; only that request fails
     forward_s: float = 0.0
     sample_s: float = 0.0

@@ -16,10 +16,9 @@ from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import FLOATS, Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
-from tgi.runner.logits import logprobs_of
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
 from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
-from tgi.runner.sampler import NOT_NUMBERS, Sampler
+from tgi.runner.sampler import Sampler
 from tgi.sampling import SamplingParams, TopTokens
 
 _NO_IDS = np.empty(0, dtype=np.int32)
@@ -135,12 +134,11 @@ class ModelRunner:
             if sampled:
                 choice = self._sampler.sample(logits, plan.logits_rows[entries].tolist())
                 token_ids[entries], logprobs[entries] = choice.token_ids, choice.logprobs
-                top |= {int(entries[entry]): tokens for entry, tokens in choice.top.items()}
-                failed |= {int(entries[entry]): reason for entry, reason in choice.failed.items()}
             else:
-                targets = torch.from_numpy(plan.targets[entries].astype(np.int64))
-                logprobs[entries] = logprobs_of(logits, targets).numpy()
-                failed |= {int(entry): NOT_NUMBERS for entry in entries if np.isnan(logprobs[entry])}
+                choice = self._sampler.score(logits, plan.logits_rows[entries].tolist(), plan.targets[entries])
+                logprobs[entries] = choice.logprobs
+            top |= {int(entries[entry]): tokens for entry, tokens in choice.top.items()}
+            failed |= {int(entries[entry]): reason for entry, reason in choice.failed.items()}
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
         return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)

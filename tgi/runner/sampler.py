@@ -96,6 +96,21 @@ class Sampler:
         self._take(logits, states, choice)
         return choice
 
+    def score(self, logits: Tensor, rows: Sequence[int], token_ids: Int32) -> Choice:
+        """Report what the model thinks of tokens that are given: those of prompts. Nothing is processed or remembered.
+
+        Shapes: logits [entries, vocab] float32; rows, token_ids [entries].
+        """
+        logprobs = processors.logprobs_of(logits, torch.from_numpy(token_ids.astype(np.int64))).numpy()
+        choice = Choice(token_ids, logprobs)
+        for entry, row in enumerate(rows):
+            count, token_id, logprob = self._rows[row].top_tokens, int(token_ids[entry]), float(logprobs[entry])
+            if math.isnan(logprob):
+                choice.failed[entry] = NOT_NUMBERS
+            elif count:
+                choice.top[entry] = top_tokens(logits[entry], count, token_id, logprob)
+        return choice
+
     @staticmethod
     def _take(scores: Tensor, states: list[_Row], choice: Choice) -> None:
         """Report rows without a choice, and the most likely tokens of the others; remember what was chosen."""

@@ -73,7 +73,12 @@ class Generation:
     @property
     def prompt_logprobs(self) -> list[float | None]:
         """Log-probabilities of the prompt's tokens, once the first token is there; empty if not asked for."""
-        return self._stream.prompt_logprobs or []
+        return self._stream.prompt.logprobs if self._stream.prompt is not None else []
+
+    @property
+    def prompt_top(self) -> list[tuple[tuple[int, float], ...]]:
+        """The tokens most likely at each of the prompt's positions, beside `prompt_logprobs`; none for the first."""
+        return self._stream.prompt.top if self._stream.prompt is not None else []
 
     def __aiter__(self) -> Generation:
         return self

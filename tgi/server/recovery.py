@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tgi.config import Config
 from tgi.engine import process
-from tgi.engine.client import Death, EngineClient, Step, Token
+from tgi.engine.client import Death, EngineClient, PromptReport, Step, Token
 from tgi.engine.messages import EngineReady, EngineRequest, FinishReason, StepStats
 from tgi.errors import EngineGone, GenerationError, IncompleteGeneration, ModelError, Unavailable
 from tgi.server.journal import Journal, JournalGap, Sequence
@@ -36,7 +36,7 @@ class TokenStream:
     def __init__(self, request: EngineRequest, on_close: Callable[[int], None]) -> None:
         self.request = request
         self.scheduled_at: float | None = None  # monotonic seconds; when it left the engine's waiting queue
-        self.prompt_logprobs: list[float | None] | None = None  # set before the first token is yielded
+        self.prompt: PromptReport | None = None  # if asked for, set before the first token is yielded
         self._on_close = on_close
         self._tokens: deque[Token] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -219,7 +219,7 @@ class EngineSupervisor:
                 self._end(request_id, IncompleteGeneration())
                 continue
             if new:
-                self._deliver(request_id, token, step.prompt_logprobs.get(request_id))
+                self._deliver(request_id, token, step.prompts.get(request_id))
         if self.on_step is not None:
             self.on_step(step.stats)
 
@@ -238,10 +238,10 @@ class EngineSupervisor:
 
     # Sequences
 
-    def _deliver(self, request_id: int, token: Token, prompt_logprobs: list[float | None] | None) -> None:
+    def _deliver(self, request_id: int, token: Token, prompt: PromptReport | None) -> None:
         stream = self._streams[request_id]
-        if prompt_logprobs is not None:
-            stream.prompt_logprobs = prompt_logprobs
+        if prompt is not None:
+            stream.prompt = prompt
         stream.push(token)
         sequence = self._journal.get(request_id)
         assert sequence is not None
