@@ -119,7 +119,7 @@ class Server:
 async def serve(
     respond: Respond = echo, *, limits: Limits | None = None, http: Http | None = None,
     tokenizer: Tokenizer | None = None, template: str | None = TEMPLATE, max_total_tokens: int = 1024,
-    pipeline_tag: str | None = None,
+    pipeline_tag: str | None = None, model_id: str = "tiny",
 ) -> AsyncIterator[Server]:  # fmt: skip
     """A front end on a free port, with a fake engine that answers with `respond`."""
     config = Config(limits=limits or Limits(), http=http or Http(hostname="127.0.0.1", port=0))
@@ -128,7 +128,7 @@ async def serve(
     files = TokenizerFiles(
         tokenizer or byte_level(), {"bos_token": "<s>", "eos_token": "</s>"}, template, frozenset({EOS}), None
     )
-    services = make_services(config, Served(model_id="tiny", pipeline_tag=pipeline_tag), files, supervisor, ready)  # type: ignore[arg-type]
+    services = make_services(config, Served(model_id=model_id, pipeline_tag=pipeline_tag), files, supervisor, ready)  # type: ignore[arg-type]
     reservation = reserve("127.0.0.1", 0)
     try:
         async with listening(services, reservation), aiohttp.ClientSession() as session:

@@ -25,7 +25,7 @@ from tgi.errors import ConfigError, ModelError, Unavailable
 from tgi.hub.files import ModelFiles
 from tgi.hub.tokenizer_files import TokenizerFiles
 from tgi.server import app
-from tgi.server.app import GUARDED_ROUTES, OPEN_ROUTES, make_services, run
+from tgi.server.app import GUARDED_PAGES, GUARDED_ROUTES, OPEN_ROUTES, make_services, run
 from tgi.server.recovery import TokenStream
 from tgi.server.services import Served
 
@@ -238,6 +238,8 @@ def test_a_busy_metrics_port_costs_only_itself(fake: type[Supervisor]) -> None:
 async def test_exactly_the_listed_routes_exist() -> None:
     async with serve() as server:
         for path, _ in OPEN_ROUTES:
+            assert (await server.get(path.replace("{model:.+}", "tiny"))).status == 200
+        for path, _ in GUARDED_PAGES:
             assert (await server.get(path)).status == 200
         for path, _ in GUARDED_ROUTES:
             assert (await server.post(path, b"{")).status == 400

@@ -43,8 +43,10 @@ OPEN_ROUTES = [
     ("/ping", health.health),
     ("/info", info.info),
     ("/v1/models", info.models),
+    ("/v1/models/{model:.+}", info.model),
     ("/metrics", metrics.metrics),
 ]
+GUARDED_PAGES = [("/tokenizer_info", tokenize.tokenizer_info)]
 GUARDED_ROUTES = [
     ("/", generate.compat_generate),
     ("/generate", generate.generate),
@@ -53,6 +55,7 @@ GUARDED_ROUTES = [
     ("/v1/completions", completions.completions),
     ("/tokenize", tokenize.tokenize),
     ("/chat_tokenize", chat.chat_tokenize),
+    ("/detokenize", tokenize.detokenize),
 ]
 
 
@@ -67,7 +70,7 @@ def make_app(services: Services) -> web.Application:
     app = web.Application(middlewares=around)
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.finish_headers(http.cors_allow_origin))
-    app.add_routes([web.get(path, handler) for path, handler in OPEN_ROUTES])
+    app.add_routes([web.get(path, handler) for path, handler in (*OPEN_ROUTES, *GUARDED_PAGES)])
     app.add_routes([web.post(path, handler) for path, handler in GUARDED_ROUTES])
     return app
 
@@ -94,6 +97,7 @@ def make_services(
         log.warning("conversations are refused: %s", template.missing)
     return Services(
         config=config, served=served, ready=ready, supervisor=supervisor, tokenizer=tokenizer, template=template,
+        tokenizer_config=files.config | {"chat_template": _default_template(files)},
         validator=Validator(
             config.limits, tokenizer, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens,
             vocab_size=ready.vocab_size,

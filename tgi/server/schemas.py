@@ -160,6 +160,36 @@ class CompletionRequest(OpenAiRequest, kw_only=True):
             raise ValueError("Empty array detected. Do not use an empty array for the prompt.")
 
 
+class PromptRequest(Struct, kw_only=True):
+    """POST `/tokenize` in the form of other servers."""
+
+    prompt: str
+    add_special_tokens: bool | None = None
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """POST `/detokenize`."""
+
+    tokens: list[Uint32]
+
+
+class _Kind(Struct):
+    inputs: Any = None
+    messages: Any = None
+    prompt: Any = None
+
+
+def kind(body: bytes) -> str | None:
+    """Which of `inputs`, `messages` and `prompt` a body has, for routes that take several requests; None if none.
+
+    Raises: Rejected, as `parse`.
+    """
+    found = parse(_Kind, body)
+    if isinstance(found.inputs, str):
+        return "inputs"
+    return "messages" if found.messages is not None else "prompt" if found.prompt is not None else None
+
+
 def parse(type: type[Body], body: bytes) -> Body:
     """The body as a `type`.
 

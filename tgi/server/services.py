@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -50,6 +50,7 @@ class Services:
     validator: Validator
     metrics: Metrics
     inference: Inference
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict)  # the model's own words, for `/tokenizer_info`
     draining: bool = False
 
     @property
@@ -98,10 +99,22 @@ class Services:
 SERVICES = web.AppKey("services", Services)
 
 
+_BODY: Any = web.RequestKey("body", bytes) if hasattr(web, "RequestKey") else "tgi.body"  # aiohttp 3.14 has keys
+
+
+async def peek(request: web.Request) -> bytes:
+    """The request's body, left where `read` finds it again. Raises: Rejected."""
+    if _BODY not in request:
+        request[_BODY] = await read_body(request, request.app[SERVICES].config.limits.payload_limit)
+    body: bytes = request[_BODY]
+    return body
+
+
 async def read(request: web.Request, type: type[Body]) -> tuple[Services, Body]:
     """The server's parts and the request's body. Raises: Rejected."""
-    services = request.app[SERVICES]
-    return services, parse(type, await read_body(request, services.config.limits.payload_limit))
+    parsed = parse(type, await peek(request))
+    del request[_BODY]  # a request may last for minutes, and its body may be large
+    return request.app[SERVICES], parsed
 
 
 def json_response(answer: Any, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -59,6 +59,10 @@ class Tokenizer:
         """The tokens of a text and where they are in it. Raises: ValidationError, as `encode`."""
         return await self.run(self._tokenize, text, add_special_tokens)
 
+    async def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special ones included; ids without a token are left out."""
+        return await self.run(self._plain, ids)
+
     def piece(self, token_id: int) -> bytes:
         """The bytes a token adds to a text; parts of a character for some tokens, nothing for unknown ids."""
         piece = self._pieces.get(token_id)

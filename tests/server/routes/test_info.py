@@ -1,6 +1,8 @@
-"""`/info` and `/v1/models`."""
+"""`/info`, `/v1/models` and `/v1/models/{id}`."""
 
 from __future__ import annotations
+
+import pytest
 
 from tests.server.serving import serve
 from tgi.config import Limits
@@ -10,6 +12,7 @@ TGI_KEYS = [
     "max_input_tokens", "max_total_tokens", "validation_workers", "max_client_batch_size", "router", "version", "sha",
     "docker_label",
 ]  # fmt: skip
+MODEL = b'{"id":"owner/tiny","object":"model","created":0,"owned_by":"owner/tiny","max_model_len":1024}'
 
 
 async def test_info_has_every_key_of_tgi() -> None:
@@ -21,6 +24,20 @@ async def test_info_has_every_key_of_tgi() -> None:
 
 
 async def test_the_served_model_is_listed() -> None:
-    async with serve() as server:
+    async with serve(model_id="owner/tiny") as server:
         answer = await server.get("/v1/models")
-    assert answer.body == (b'{"object":"list","data":[{"id":"tiny","object":"model","created":0,"owned_by":"tiny"}]}')
+    assert answer.body == b'{"object":"list","data":[' + MODEL + b"]}"
+
+
+@pytest.mark.parametrize("path", ["owner/tiny", "owner%2Ftiny"])
+async def test_the_served_model_is_found_by_its_id(path: str) -> None:
+    async with serve(model_id="owner/tiny") as server:
+        assert (await server.get(f"/v1/models/{path}")).body == MODEL
+
+
+@pytest.mark.parametrize("path", ["tiny", "owner/tiny/", "..%2f..%2fetc%2fpasswd", "gpt-4"])
+async def test_other_models_are_not_found(path: str) -> None:
+    async with serve(model_id="owner/tiny") as server:
+        answer = await server.get(f"/v1/models/{path}")
+    assert (answer.status, answer.json["error_type"]) == (404, "model_not_found")
+    assert "passwd" not in answer.body.decode()

@@ -70,7 +70,7 @@ async def chat_tokenize(request: web.Request) -> web.StreamResponse:
     """POST `/chat_tokenize`: the prompt a conversation becomes, and its tokens."""
     services, body = await read(request, ChatRequest)
     with services.inference.watch():
-        prompt = await _render(services, body)
+        prompt = await render_prompt(services, body)
         tokens = await services.tokenizer.tokenize(prompt, add_special_tokens=False)
     answer = b'{"tokenize_response":%s,"templated_text":%s}' % (await encode_array(tokens), encode(prompt))
     return web.Response(body=answer, content_type="application/json")
@@ -100,7 +100,7 @@ async def _stream(
 
 
 async def _prepare(services: Services, body: ChatRequest, asked: GenerateParameters) -> Prepared:
-    prompt = await _render(services, body)
+    prompt = await render_prompt(services, body)
     return await services.validator.validate(prompt, asked, add_special_tokens=False, stop_rule=stop_rule(body))
 
 
@@ -110,7 +110,7 @@ def _parameters(body: ChatRequest) -> GenerateParameters:
     return asked
 
 
-async def _render(services: Services, body: ChatRequest) -> str:
+async def render_prompt(services: Services, body: ChatRequest) -> str:
     """The prompt of a conversation. Raises: TemplateError, ToolError, ValidationError."""
     _refuse_missing_features(body)
     messages = [_as_template_message(message, services.template.uses_tool_calls) for message in body.messages]
