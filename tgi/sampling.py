@@ -22,6 +22,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     frequency_penalty: float = 0.0  # over output tokens, times count (OpenAI)
     presence_penalty: float = 0.0  # over output tokens, once (OpenAI)
     logit_bias: dict[int, float] = {}  # token id -> added to its logit
+    watermark_gamma: float = 0.0  # share of the vocabulary that is green at each position; 0: no watermark
+    watermark_delta: float = 0.0  # added to the logits of green tokens (Kirchenbauer et al. 2023)
+    no_repeat_ngram_size: int = 0  # no run of so many tokens, of prompt and output, comes twice
+    bad_words: tuple[tuple[int, ...], ...] = ()  # token sequences that never become complete
+    allowed_token_ids: tuple[int, ...] = ()  # nothing else is chosen; empty: everything may be
+    min_tokens: int = 0  # before so many output tokens, none of `withheld` is chosen
+    withheld: tuple[int, ...] = ()  # the ids that could end the sequence
     grammar: str = ""  # what the output must match, in the form tgi.guidance writes; "" allows everything
     seed: int = 0  # 64 bits, drawn at admission when the client gives none
     sequence_index: int = 0  # which of the best_of / n sequences of one HTTP request

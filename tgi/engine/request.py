@@ -64,4 +64,5 @@ class Request:
             output_ids=self.token_ids[len(self.prompt_ids) :],
             top_tokens=self.spec.top_tokens,
             prompt_logprobs=self.prompt_logprobs is not None,
+            stop_ids=self.spec.stop_ids,
         )

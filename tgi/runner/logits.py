@@ -10,11 +10,15 @@ Shapes everywhere: scores [rows, vocab] float32, changed in place and returned; 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tgi.runner.plan import Int32
+from tgi.runner.watermark import seed_after
 
 REMOVED = float("-inf")
 NEAREST = 512  # tokens `typical_p` looks at before it sorts the vocabulary
@@ -47,6 +51,84 @@ def logit_bias(scores: Tensor, biases: Sequence[Mapping[int, float]]) -> Tensor:
         known = {token_id: value for token_id, value in bias.items() if 0 <= token_id < vocab}
         ids = torch.tensor(list(known), dtype=torch.int64)
         row[ids] += torch.tensor(list(known.values()), dtype=torch.float32)
+    return scores
+
+
+def watermark(scores: Tensor, green: Tensor, deltas: Tensor) -> Tensor:
+    """Favour green tokens. `green`: [rows, vocab] bool, from `green_tokens`.
+
+    Source: Kirchenbauer et al., 2023, algorithm 2, as TGI's and transformers' `WatermarkLogitsProcessor`.
+    """
+    return scores.add_(green * deltas[:, None])
+
+
+@functools.lru_cache(maxsize=64)
+def green_tokens(previous: int, vocab: int, gamma: float) -> Tensor:
+    """Which tokens are green after a token: [vocab] bool, not to be changed. See `tgi.runner.watermark`."""
+    generator = torch.Generator().manual_seed(seed_after(previous))
+    green = torch.zeros(vocab, dtype=torch.bool)
+    green[torch.randperm(vocab, generator=generator)[: int(vocab * gamma)]] = True
+    return green
+
+
+def no_repeat_ngram(scores: Tensor, histories: Sequence[Int32], sizes: Sequence[int]) -> Tensor:
+    """Remove the tokens that would complete a run of `size` tokens that the history already holds.
+
+    Source: fairseq, as transformers' `NoRepeatNGramLogitsProcessor`. Shapes: one history, [tokens] ids, a row.
+    """
+    vocab = scores.shape[-1]
+    for row, history, size in zip(scores, histories, sizes, strict=True):
+        if len(history) < size:
+            continue
+        ends = np.arange(size - 1, len(history))  # where a run of `size` tokens ends
+        for back in range(1, size):  # of those, the ones whose earlier tokens are the last ones of the history
+            ends = ends[history[ends - back] == history[-back]]
+            if not len(ends):
+                break
+        completing = history[ends].astype(np.int64)
+        row[torch.from_numpy(completing[completing < vocab])] = REMOVED
+    return scores
+
+
+def bad_words(scores: Tensor, histories: Sequence[Int32], words: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Remove the last token of each word whose earlier tokens the history ends with. Words are token ids.
+
+    As transformers' `NoBadWordsLogitsProcessor`. Shapes: one history, [tokens] ids, and one list of words a row.
+    """
+    longest = max((len(word) for of_row in words for word in of_row), default=1)
+    for row, history, of_row in zip(scores, histories, words, strict=True):
+        recent = tuple(history[max(0, len(history) - longest) :].tolist())
+        last = [word[-1] for word in of_row if recent[len(recent) - len(word) + 1 :] == tuple(word[:-1])]
+        row[torch.tensor(last, dtype=torch.int64)] = REMOVED
+    return scores
+
+
+def only(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Remove everything that is not allowed. `allowed`: [rows, vocab] bool."""
+    return scores.masked_fill_(~allowed, REMOVED)
+
+
+def unpack_bits(bitmask: Int32, vocab: int) -> Tensor:
+    """What a grammar allows, as `only` takes it: bit t % 32 of word t // 32 stands for token t.
+
+    Shapes: bitmask [rows, ceil(vocab / 32)] int32; returns [rows, vocab] bool.
+    """
+    return torch.from_numpy(
+        np.unpackbits(bitmask.view(np.uint8), axis=-1, count=vocab, bitorder="little").view(np.bool_)
+    )
+
+
+def withhold(scores: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Remove tokens from each row, unless that would leave it nothing: ending is better than failing.
+
+    As transformers' `MinNewTokensLengthLogitsProcessor`, but for its rows that have nothing left.
+    """
+    for row, of_row in zip(scores, ids, strict=True):
+        index = torch.tensor(of_row, dtype=torch.int64)
+        before = row[index]
+        row[index] = REMOVED
+        if bool((row == REMOVED).all()):
+            row[index] = before
     return scores
 
 

@@ -16,6 +16,7 @@ from tgi.sampling import SamplingParams, TopTokens
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+NOT_NUMBERS = "the model's logits are not numbers"  # why a request failed alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class RowState:
     output_ids: Int32  # tokens generated so far (not empty after a preemption or a restart)
     top_tokens: int  # beside each token that is chosen or, with `prompt_logprobs`, scored
     prompt_logprobs: bool
+    stop_ids: tuple[int, ...] = ()  # tokens that end the request
 
 
 @dataclass(frozen=True, slots=True)

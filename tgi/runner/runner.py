@@ -118,6 +118,7 @@ class ModelRunner:
         start = time.perf_counter()
         self._sampler.end(plan.ended)
         self._sampler.begin(plan.started)
+        self._sampler.prepare_masks(plan.logits_rows[plan.sample].tolist())  # beside the forward pass
         batch = _forward_batch(plan)
         hidden = self._model.forward(batch, self._caches)
         forward_s = time.perf_counter() - start

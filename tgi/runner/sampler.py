@@ -5,8 +5,10 @@ Per-row state exists only to spare recomputation: all of it is rebuilt from `Row
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,30 +17,17 @@ from torch import Tensor
 
 from tgi import kernels
 from tgi.runner import logits as processors
+from tgi.runner.grammar import GrammarFactory
 from tgi.runner.noise import uniform
-from tgi.runner.plan import Float32, Int32, RowState
-from tgi.sampling import SamplingParams, TopTokens
+from tgi.runner.plan import NOT_NUMBERS, Float32, Int32, RowState
+from tgi.runner.row import SamplingRow
+from tgi.sampling import TopTokens
 
-NOT_NUMBERS = "the model's logits are not numbers"
+log = logging.getLogger("tgi.runner.sampler")
 
-
-@dataclass(slots=True)
-class _Row:
-    """Sampling state of one running request."""
-
-    params: SamplingParams
-    top_tokens: int
-    length: int  # tokens of prompt and output so far: the position of the next one
-    seen: Tensor | None  # [vocab] bool, prompt and output tokens; kept only for a repetition penalty
-    counts: Tensor | None  # [vocab] float32, output tokens; kept only for frequency and presence penalties
-
-    def append(self, token_id: int) -> None:
-        """Take a chosen token into account."""
-        self.length += 1
-        if self.seen is not None:
-            self.seen[token_id] = True
-        if self.counts is not None:
-            self.counts[token_id] += 1
+NOTHING_LEFT = "the request's constraints leave no token to choose"
+GRAMMAR_FAILED = "the grammar could not be followed"
+MASK_THREADS = 4
 
 
 @dataclass(slots=True)
@@ -54,25 +43,36 @@ class Choice:
 class Sampler:
     """Rows of sampling state, and the choice of their next tokens."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, grammars: GrammarFactory | None = None) -> None:
         self._vocab_size = vocab_size
-        self._rows: dict[int, _Row] = {}
+        self._grammars = grammars
+        self._rows: dict[int, SamplingRow] = {}
+        self._threads = ThreadPoolExecutor(MASK_THREADS, thread_name_prefix="grammar")  # started when first used
+        self._masks: dict[int, Future[Tensor]] = {}
 
     def begin(self, states: Iterable[RowState]) -> None:
         """Build the state of requests that take a row."""
         for state in states:
-            self._rows[state.row] = self._build(state)
+            self._rows[state.row] = SamplingRow.build(state, self._vocab_size, self._grammars)
 
     def end(self, rows: Iterable[int]) -> None:
         """Forget rows; one that never began is no error, for the step that began it may have failed."""
         for row in rows:
             self._rows.pop(row, None)
+            self._masks.pop(row, None)
+
+    def prepare_masks(self, rows: Iterable[int]) -> None:
+        """Begin to find out what the grammars of rows allow, in threads; `sample` waits for the answers."""
+        for row in rows:
+            grammar = self._rows[row].grammar
+            if grammar is not None and row not in self._masks:
+                self._masks[row] = self._threads.submit(grammar.allowed)
 
     def sample(self, logits: Tensor, rows: Sequence[int]) -> Choice:
         """Choose the next token of each row, and take it into account.
 
-        A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing.
-        Shapes: logits [entries, vocab] float32, which may be changed; rows [entries].
+        A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing; so is
+        one whose grammar fails. Shapes: logits [entries, vocab] float32, which may be changed; rows [entries].
         """
         states = [self._rows[row] for row in rows]
         choice = Choice(np.zeros(len(rows), dtype=np.int32), np.full(len(rows), np.nan, dtype=np.float32))
@@ -81,12 +81,12 @@ class Sampler:
             [state.params.sequence_index for state in states],
             [state.length for state in states],
         )
+        self.prepare_masks(rows)
         # One row at a time: a row's arrays fit into the processor's cache, and rows cannot reach each other.
         for entry, state in enumerate(states):
             scores = logits[entry : entry + 1]
-            for needed, apply in _PROCESSORS:
-                if needed(state.params):
-                    apply(scores, state)
+            allowed = self._allowed(rows[entry], entry, choice) if state.grammar is not None else None
+            state.process(scores, allowed)
             if state.params.do_sample:
                 choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], float(noise[entry]))
         greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
@@ -111,34 +111,29 @@ class Sampler:
                 choice.top[entry] = top_tokens(logits[entry], count, token_id, logprob)
         return choice
 
+    def _allowed(self, row: int, entry: int, choice: Choice) -> Tensor | None:
+        """What the row's grammar allows; None, and the entry in `choice.failed`, when it cannot tell."""
+        try:
+            return self._masks.pop(row).result()
+        except Exception as error:  # whatever a grammar breaks, it breaks for its own request
+            log.warning("%s: %s", GRAMMAR_FAILED, error)
+            choice.failed[entry] = GRAMMAR_FAILED
+            return None
+
     @staticmethod
-    def _take(scores: Tensor, states: list[_Row], choice: Choice) -> None:
+    def _take(scores: Tensor, states: list[SamplingRow], choice: Choice) -> None:
         """Report rows without a choice, and the most likely tokens of the others; remember what was chosen."""
         for entry, state in enumerate(states):
             token_id, logprob = int(choice.token_ids[entry]), float(choice.logprobs[entry])
             if math.isnan(logprob):
-                choice.failed[entry] = NOT_NUMBERS
+                ruled_out = state.constrained and bool((scores[entry] == processors.REMOVED).all())
+                choice.failed.setdefault(entry, NOTHING_LEFT if ruled_out else NOT_NUMBERS)
+            if entry in choice.failed:
                 choice.token_ids[entry] = 0
                 continue
             if state.top_tokens:
                 choice.top[entry] = top_tokens(scores[entry], state.top_tokens, token_id, logprob)
             state.append(token_id)
-
-    def _build(self, state: RowState) -> _Row:
-        params = state.sampling
-        seen = counts = None
-        if params.repetition_penalty != 1.0:
-            seen = torch.zeros(self._vocab_size, dtype=torch.bool)
-            seen[self._known(state.prompt_ids)] = True
-            seen[self._known(state.output_ids)] = True
-        if params.frequency_penalty or params.presence_penalty:
-            counts = torch.bincount(self._known(state.output_ids), minlength=self._vocab_size).float()
-        length = len(state.prompt_ids) + len(state.output_ids)
-        return _Row(params, state.top_tokens, length, seen, counts)
-
-    def _known(self, token_ids: Int32) -> Tensor:
-        """Ids that have a logit: an embedding may know more tokens than the head scores."""
-        return torch.from_numpy(token_ids[token_ids < self._vocab_size].astype(np.int64))
 
 
 def draw(scores: Tensor, noise: float) -> tuple[int, float]:
@@ -168,51 +163,3 @@ def top_tokens(scores: Tensor, count: int, token_id: int, logprob: float) -> Top
     order = np.lexsort((ids.numpy(), -values))
     logprobs = logprob + (values[order] - float(scores[token_id]))
     return TopTokens(ids.numpy()[order].astype("<i4").tobytes(), logprobs.astype("<f4").tobytes())
-
-
-def _one(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor([value], dtype=dtype)
-
-
-def _repetition_penalty(scores: Tensor, row: _Row) -> None:
-    if row.seen is not None:
-        processors.repetition_penalty(scores, row.seen[None], _one(row.params.repetition_penalty))
-
-
-def _frequency_penalty(scores: Tensor, row: _Row) -> None:
-    if row.counts is not None:
-        processors.frequency_penalty(scores, row.counts[None], _one(row.params.frequency_penalty))
-
-
-def _presence_penalty(scores: Tensor, row: _Row) -> None:
-    if row.counts is not None:
-        processors.presence_penalty(scores, row.counts[None], _one(row.params.presence_penalty))
-
-
-# In TGI's order: penalties and bias first, then what reshapes the distribution, then what cuts it.
-_PROCESSORS: tuple[tuple[Callable[[SamplingParams], bool], Callable[[Tensor, _Row], object]], ...] = (
-    (lambda params: params.repetition_penalty != 1.0, _repetition_penalty),
-    (lambda params: params.frequency_penalty != 0.0, _frequency_penalty),
-    (lambda params: params.presence_penalty != 0.0, _presence_penalty),
-    (
-        lambda params: bool(params.logit_bias),
-        lambda scores, row: processors.logit_bias(scores, [row.params.logit_bias]),
-    ),
-    (
-        lambda params: params.temperature != 1.0,
-        lambda scores, row: processors.temperature(scores, _one(row.params.temperature)),
-    ),
-    (
-        lambda params: params.top_k > 0,
-        lambda scores, row: processors.top_k(scores, _one(row.params.top_k, torch.int64)),
-    ),
-    (
-        lambda params: params.top_p < 1.0,
-        lambda scores, row: processors.top_p(scores, _one(row.params.top_p, torch.float64)),
-    ),
-    (lambda params: params.min_p > 0.0, lambda scores, row: processors.min_p(scores, _one(row.params.min_p))),
-    (
-        lambda params: params.typical_p < 1.0,
-        lambda scores, row: processors.typical_p(scores, _one(row.params.typical_p, torch.float64)),
-    ),
-)
