@@ -171,6 +171,7 @@ class Http:
     port: int = flag(3000, "port to listen on", short="-p")
     prometheus_port: int | None = flag(None, "serve /metrics on this port too (TGI bound 9000 and served nothing)")
     api_key: str | None = flag(None, "refuse requests without `Authorization: Bearer <key>`")
+    protect_all: bool = flag(False, "ask for the api key on every route but those of health")
     cors_allow_origin: tuple[str, ...] = flag((), "allowed CORS origin; repeatable; default: any", multiple=True)
     validation_workers: int = flag(2, "tokenizer threads", unit="threads")
     graceful_termination_timeout: float = flag(
@@ -179,6 +180,8 @@ class Http:
     step_timeout: float = flag(
         300, "replace an engine whose step takes longer than this", unit="seconds", env="TGI_STEP_TIMEOUT"
     )
+    aip_predict_route: str | None = flag(None, "answer Vertex AI's predictions on this path, beside /vertex")
+    aip_health_route: str | None = flag(None, "answer Vertex AI's health checks on this path, beside /health")
     ngrok: bool = flag(False, "not available", refuse=_later("ngrok", "run the ngrok client beside tgi"))
     ngrok_authtoken: str | None = flag(None, "not available", refuse=_later("ngrok", "run its client beside tgi"))
     ngrok_edge: str | None = flag(None, "not available", refuse=_later("ngrok", "run its client beside tgi"))
@@ -223,12 +226,21 @@ class Config:
     batching: Batching = dataclasses.field(default_factory=Batching)
     http: Http = dataclasses.field(default_factory=Http)
     telemetry: Telemetry = dataclasses.field(default_factory=Telemetry)
+    # Not a flag: shared libraries the engine loads before torch; the command line finds them (tgi.cli.driver).
+    preload: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for section in (self.model, self.limits, self.batching, self.http, self.telemetry):
             _refuse_missing_features(section)
         _check_positive(self)
         _check_lengths(self)
+        _check_paths(self.http)
+
+
+def _check_paths(http: Http) -> None:
+    for name, path in (("aip-predict-route", http.aip_predict_route), ("aip-health-route", http.aip_health_route)):
+        if path is not None and not (path.startswith("/") and path.isprintable() and not set(path) & set("{}?# ")):
+            raise ConfigError(f"`--{name}` must be a path. Given: {path}", hint="a path begins with `/`")
 
 
 def flags(section: Any) -> list[tuple[dataclasses.Field[Any], Flag]]:

@@ -8,6 +8,8 @@ import pytest
 
 from tgi.cli.options import Setting, all_options
 
+OTHER_VARIABLES = ("NO_COLOR", "LOG_COLORIZE", "TGI_NIX", "TGI_CUDA_DRIVER", "TGI_DEFAULT_MODEL")
+
 
 @pytest.fixture(autouse=True)
 def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,5 +18,5 @@ def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(option, Setting)
         if isinstance(option.envvar, str):
             monkeypatch.delenv(option.envvar, raising=False)
-    for name in ("NO_COLOR", "LOG_COLORIZE", *(n for n in os.environ if n.startswith("HF_"))):
+    for name in (*OTHER_VARIABLES, *(n for n in os.environ if n.startswith("HF_"))):
         monkeypatch.delenv(name, raising=False)

@@ -22,6 +22,9 @@ Serve:
 Models:
   download  fetch a model's files and print where they are
 
+Help:
+  env  show versions, machine and GPU driver, for bug reports
+
 Options:
   -V, --version  show the version and exit
   --debug        show tracebacks of errors
@@ -52,7 +55,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], flag: str) -
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["download", "--help"], ["serve", "--prot", "1"]]
+    "arguments", [["--help"], ["serve", "--help"], ["download", "--help"], ["env", "--help"], ["serve", "--prot", "1"]]
 )
 def test_help_and_usage_errors_import_neither_torch_nor_the_server(arguments: list[str]) -> None:
     heavy = ("torch", "transformers", "aiohttp", "tokenizers", "huggingface_hub", "numpy", "rich", "tgi.server")

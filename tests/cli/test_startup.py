@@ -133,6 +133,6 @@ def test_the_model_and_the_settings_reach_the_server(monkeypatch: pytest.MonkeyP
     seen: list[object] = []
     monkeypatch.setattr(startup, "run_server", lambda *arguments, **_: seen.extend(arguments) or 3)
     assert startup.run(config, []) == 3
-    assert seen[0] is config
+    assert seen[0] == config
     assert isinstance(seen[1], ModelFiles)
     assert seen[1].folder == tmp_path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import select
 import signal
@@ -13,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import make_request
+from tests.fakes import FakeRunner, make_request
 from tgi.config import Config
 from tgi.engine import process
-from tgi.engine.messages import AddRequest, EngineReady, FromEngine, Shutdown, StepBegins
+from tgi.engine.messages import AddRequest, EngineFailed, EngineReady, FromEngine, Shutdown, StepBegins
 from tgi.wire import Channel
 
 FAKE = "tests.fakes:load_fake_runner"
@@ -74,6 +76,30 @@ def test_signals_for_the_front_end_do_not_stop_the_engine_and_stacks_can_be_seen
     channel.close()
     handle.reap()
     assert "core.py" in capfd.readouterr().err
+
+
+def load_runner_with_a_driver(config: Config, model_path: Path) -> FakeRunner:
+    """A runner that looks for the driver as torch does: by its bare name. `model_path` is the name, in JSON."""
+    assert ctypes.CDLL(json.loads(str(model_path))).driver_version() == 12090
+    return FakeRunner()
+
+
+def test_the_engine_finds_a_driver_by_name_that_only_we_know_the_place_of(tmp_path: Path) -> None:
+    name = "libtgi_test_driver.so.1"
+    source = tmp_path / "driver.c"
+    source.write_text("int driver_version(void) { return 12090; }\n")
+    subprocess.run(["c++", "-x", "c", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", tmp_path / name, source],
+                   check=True)  # fmt: skip
+    damaged = tmp_path / "damaged.so"
+    damaged.write_bytes(b"not a library")
+    runner = "tests.engine.test_process:load_runner_with_a_driver"
+    for preload, answer in (((str(damaged), str(tmp_path / name)), EngineReady), ((), EngineFailed)):
+        handle = process.start(Config(preload=preload), Path(json.dumps(name)), runner=runner)
+        channel: Channel[Any, Any] = Channel(handle.socket, FromEngine)
+        assert isinstance(channel.receive(), answer)
+        channel.close()
+        handle.kill()
+        handle.reap()
 
 
 # No guard against being run twice, no ending, and nothing that a child should need.

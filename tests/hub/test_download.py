@@ -59,6 +59,24 @@ def test_the_default_is_taken_from_the_hubs_cache_first(no_hub: Hub, local_wheel
     assert no_hub.calls == []
 
 
+def test_a_packaged_default_comes_before_everything_else(no_hub: Hub, tmp_path: Path) -> None:
+    cached_snapshot(tmp_path / "hub", DEFAULT_MODEL_ID, WHOLE)
+    packaged = tmp_path / "package" / "model.gguf"
+    settings = HubSettings(model_cache=tmp_path / "own", packaged_default=packaged)
+    model = Model(huggingface_hub_cache=tmp_path / "hub")
+
+    def told(what: str, done: int, total: int | None) -> None:
+        raise AssertionError("nothing is downloaded")
+
+    with pytest.raises(ModelError, match="is not there"):
+        locate(model, environment=settings, progress=told)
+    packaged.parent.mkdir()
+    packaged.write_bytes(CONTENT)
+    files = locate(model, environment=settings, progress=told)
+    assert (files.path, files.is_default, files.model_id) == (packaged, True, DEFAULT_MODEL_ID)
+    assert no_hub.calls == []
+
+
 def test_the_cached_file_of_the_wheel_comes_before_any_network(
     no_hub: Hub, local_wheel: LocalWheel, tmp_path: Path
 ) -> None:

@@ -9,7 +9,6 @@ import click
 
 from tgi import log
 from tgi.cli.console import colours, talk, warn
-from tgi.cli.environment import hub_token
 from tgi.cli.options import SettingsCommand, options, read_config
 from tgi.config import Model, Telemetry
 from tgi.errors import ConfigError
@@ -46,11 +45,12 @@ def _run(model_id: str | None, extension: str = ".safetensors", merge_lora: bool
     for warning in warnings:
         warn(warning)
     # Imported late: help must not wait for the hub's library and rich.
+    from tgi.cli.environment import hub_settings  # noqa: PLC0415
     from tgi.cli.progress import download_progress  # noqa: PLC0415
-    from tgi.hub.download import HubSettings, locate  # noqa: PLC0415
+    from tgi.hub.download import locate  # noqa: PLC0415
 
     with download_progress(talk()) as progress:
-        files = locate(config.model, environment=HubSettings(token=hub_token()), progress=progress)
+        files = locate(config.model, environment=hub_settings(), progress=progress)
     click.echo(files.path)
 
 

@@ -1,4 +1,4 @@
-"""What the machine and its environment tell: the hub's token, and the report of `--env`."""
+"""What the machine and its environment tell: where models may come from, and the report of `tgi env` and `--env`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
 from tgi import __version__
+from tgi.cli import driver
+from tgi.hub.download import HubSettings
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")  # the first that is set wins
 PACKAGES = ("torch", "numpy", "tokenizers", "huggingface_hub", "aiohttp", "msgspec", "uvloop", "click", "rich")
-VARIABLES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TGI_NIX")
+VARIABLES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TGI_NIX",
+             "TGI_CUDA_DRIVER", "TGI_DEFAULT_MODEL")  # fmt: skip
 DRIVER_TIMEOUT_S = 5
 
 
 def hub_token() -> str | None:
     """The token to fetch models with, from the variables TGI's users set; None if there is none."""
     return next((value for name in TOKEN_VARIABLES if (value := os.environ.get(name, "").strip())), None)
+
+
+def hub_settings() -> HubSettings:
+    """Where models may come from, by the environment; `TGI_DEFAULT_MODEL` is set by a package that brings the file."""
+    packaged = os.environ.get("TGI_DEFAULT_MODEL", "").strip()
+    return HubSettings(token=hub_token(), packaged_default=Path(packaged) if packaged else None)
 
 
 def compute_type() -> str | None:
@@ -38,7 +48,8 @@ def runtime_report() -> list[tuple[str, str]]:
         ("system", platform.platform()),
         ("processor", f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, {os.cpu_count()} threads"),
         ("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB available"),
-        ("gpu driver", _gpu_driver()),
+        ("gpus", _gpus()),
+        ("gpu driver", driver.find(os.environ).status),
         *((name, _version(name)) for name in PACKAGES),
         *((name, os.environ[name]) for name in VARIABLES if os.environ.get(name)),
         *((name, "set (not shown)") for name in TOKEN_VARIABLES if os.environ.get(name)),
@@ -53,7 +64,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _gpu_driver() -> str:
+def _gpus() -> str:
     program = shutil.which("nvidia-smi")
     if program is None:
         return "none found"

@@ -18,7 +18,7 @@ from tgi import __version__
 from tgi.cli.console import UsageFault, nearest, report
 from tgi.errors import TgiError
 
-SERVE, MODELS = "Serve", "Models"
+SERVE, MODELS, HELP = "Serve", "Models", "Help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ COMMANDS = {
     "launch": Entry("the same, under the name of TGI's launcher", SERVE, "tgi.cli.serve:launch"),
     "download": Entry("fetch a model's files and print where they are", MODELS, "tgi.cli.download:download"),
     "download-weights": Entry("TGI's name of `download`", MODELS, "tgi.cli.download:download_weights", hidden=True),
+    "env": Entry("show versions, machine and GPU driver, for bug reports", HELP, "tgi.cli.env:env"),
 }
 SERVER_COMMANDS = {
     "serve": Entry("serve a model over HTTP, as `tgi serve`", SERVE, "tgi.cli.serve:serve_positional"),

@@ -8,22 +8,24 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
 from tgi import __version__
-from tgi.cli import STARTED_S
+from tgi.cli import STARTED_S, driver
 from tgi.cli.console import talk, warn
-from tgi.cli.environment import compute_type, hub_token, runtime_report
+from tgi.cli.environment import compute_type, hub_settings, runtime_report
 from tgi.cli.progress import download_progress, size
 from tgi.config import Config
 from tgi.engine.messages import EngineReady, MemoryLedger
-from tgi.hub.download import HubSettings, locate
+from tgi.hub.download import locate
 from tgi.hub.files import ModelFiles
 from tgi.server.app import run as run_server
 
@@ -41,9 +43,12 @@ def run(config: Config, warnings: Sequence[str]) -> int:
     if config.telemetry.print_env:
         story.environment()
     with download_progress(talk(), draw=not config.telemetry.json_output) as progress:
-        files = locate(config.model, environment=HubSettings(token=hub_token()), progress=progress)
+        files = locate(config.model, environment=hub_settings(), progress=progress)
     story.found(files)
-    return run_server(config, files, ready=story.ready, compute_type=compute_type())
+    found = driver.find(os.environ)
+    with driver.visible(found, os.environ):
+        config = replace(config, preload=found.libraries)
+        return run_server(config, files, ready=story.ready, compute_type=compute_type())
 
 
 class Story:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import ctypes
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 
 from tgi import log
 from tgi.config import Config
+
+logger = logging.getLogger(__name__)
 
 # Named, not imported: loading them loads torch, which only the child may do.
 ENGINE = "tgi.engine.core:main"
@@ -82,13 +85,13 @@ def start(config: Config, model_path: Path, *, runner: str = RUNNER) -> EngineHa
     process = multiprocessing.get_context("spawn").Process(
         target=_child, args=(theirs, os.getpid(), config, model_path, runner), name="tgi-engine"
     )
-    with theirs, _anonymous_main():
+    with theirs, anonymous_main():
         process.start()
     return EngineHandle(process, ours)
 
 
 @contextlib.contextmanager
-def _anonymous_main() -> Iterator[None]:
+def anonymous_main() -> Iterator[None]:
     """Hide the parent's program from multiprocessing, which would run it again in the child.
 
     That program may be a console script, a zip file, a notebook or a test runner: slow to import, or impossible.
@@ -104,14 +107,24 @@ def _anonymous_main() -> Iterator[None]:
 def _child(sock: socket.socket, parent_pid: int, config: Config, model_path: Path, runner: str) -> None:
     """The child's entry."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(parent_pid)
+    die_with(parent_pid)
     telemetry = config.telemetry
     log.configure(json_lines=telemetry.json_output, level=telemetry.log_level)
+    _preload(config.preload)
     load = _resolve(runner)
     _resolve(ENGINE)(sock, config, lambda: load(config, model_path))
 
 
-def _die_with(parent_pid: int) -> None:
+def _preload(libraries: tuple[str, ...]) -> None:
+    """Load libraries that torch will look for by name alone; one that does not load is one it does without."""
+    for library in libraries:
+        try:
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            logger.warning("`%s` could not be loaded: %s", library, error)
+
+
+def die_with(parent_pid: int) -> None:
     """Let the kernel kill this process when its parent ends; elsewhere than on Linux, end of file has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

