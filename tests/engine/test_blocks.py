@@ -71,6 +71,18 @@ def test_the_first_block_with_some_content_keeps_being_found() -> None:
     assert allocator.match([b"same"]) == [first]
 
 
+def test_a_promise_holds_until_its_maker_takes_it_back() -> None:
+    allocator = BlockAllocator(num_blocks=3)
+    allocator.promise([b"first", b"second"], request_id=1)
+    allocator.promise([b"second"], request_id=2)  # whoever promises first keeps the promise
+    allocator.retract([b"second", b"other"], request_id=2)
+    assert allocator.is_promised(b"first")
+    assert allocator.is_promised(b"second")
+    allocator.retract([b"second"], request_id=1)
+    assert not allocator.is_promised(b"second")
+    assert allocator.is_promised(b"first")
+
+
 def test_a_block_cannot_be_released_more_often_than_lent() -> None:
     allocator = BlockAllocator(num_blocks=3)
     blocks = allocator.allocate(1)

@@ -46,6 +46,7 @@ class BlockAllocator:
         self._borrowers = [0] * num_blocks
         self._hashes: list[bytes | None] = [None] * num_blocks
         self._cached: dict[bytes, int] = {}
+        self._promised: dict[bytes, int] = {}  # content -> the request that is computing it
         self.num_lendable = num_blocks - 1
 
     @property
@@ -114,6 +115,21 @@ class BlockAllocator:
         if self._hashes[block] is None and content not in self._cached:
             self._hashes[block] = content
             self._cached[content] = block
+
+    def promise(self, hashes: Iterable[bytes], request_id: int) -> None:
+        """Say that a request begins to compute these blocks; `retract` when it has, or stops running."""
+        for content in hashes:
+            self._promised.setdefault(content, request_id)
+
+    def retract(self, hashes: Iterable[bytes], request_id: int) -> None:
+        """Take promises of one request back; those it never made are ignored."""
+        for content in hashes:
+            if self._promised.get(content) == request_id:
+                del self._promised[content]
+
+    def is_promised(self, content: bytes) -> bool:
+        """Whether some request is computing a block of this content right now."""
+        return content in self._promised
 
     def borrowers(self, block: int) -> int:
         """How many requests borrow a block; 0 when it is free."""

@@ -55,6 +55,11 @@ class Request:
             self._hashes.append(block_hash(parent, ids))
         return self._hashes[:count]
 
+    @property
+    def known_hashes(self) -> list[bytes]:
+        """The hashes asked for so far."""
+        return self._hashes
+
     def row_state(self) -> RowState:
         """What the sampler needs to know when the request takes a row."""
         return RowState(

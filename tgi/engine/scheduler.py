@@ -16,6 +16,7 @@ from tgi.runner.plan import Int32, StepPlan, StepResult
 from tgi.sampling import TopTokens
 
 MOST_PREEMPTIONS = 5
+LOOK_AHEAD = 8  # requests that may wait for a prefix while others, behind them in the queue, start
 
 
 class Scheduler:
@@ -177,34 +178,55 @@ class Scheduler:
         return rows, counts
 
     def _admit_waiting(self, budget: int) -> list[int]:
-        """Start waiting requests in order while a row, budget and blocks remain. Returns: tokens for each."""
-        counts = []
-        while self._waiting and self._free_rows and budget > 0:
+        """Start waiting requests in order while a row, budget and blocks remain. Returns: tokens for each.
+
+        A request whose next block is being computed by another waits for it, in its place, and lets others pass. It
+        cannot wait forever: whom it waits for is running, and hence ends, or stops running, without its help.
+        """
+        counts: list[int] = []
+        sharing: list[Request] = []
+        while self._waiting and self._free_rows and budget > 0 and len(sharing) < LOOK_AHEAD:
             request = next(iter(self._waiting.values()))
-            if not self._borrow(request):
+            hashes = self._hashes(request)
+            # Log-probabilities of a prompt are wanted: then all of it is computed, cached or not.
+            found = hashes if request.prompt_logprobs is None else []
+            matched, free_matched = self._blocks.count_free_matches(found)
+            if matched < len(found) and self._blocks.is_promised(found[matched]):
+                sharing.append(self._waiting.pop(request.spec.id))
+                continue
+            if not self._borrow(request, hashes, matched, free_matched):
                 break
             del self._waiting[request.spec.id]
             self._running[request.spec.id] = request
             self._started.append(request)
             counts.append(min(budget, len(request.token_ids) - int(self._rows.num_computed[request.row])))
             budget -= counts[-1]
+        for request in reversed(sharing):
+            self._queue_first(request)
         return counts
 
-    def _borrow(self, request: Request) -> bool:
-        """Lend a waiting request a row and blocks for all its tokens, cached ones first; False if there are too few."""
+    def _hashes(self, request: Request) -> list[bytes]:
+        """Hashes of the full blocks of a waiting request that may come from the prefix cache, and go into it."""
+        if not self._prefix_caching:
+            return []
+        # At least the last token is computed: its logits are what the request came for.
+        count = (len(request.token_ids) - 1) // self._block_size
+        return request.block_hashes(request.token_ids, count, self._block_size)
+
+    def _borrow(self, request: Request, hashes: list[bytes], matched: int, free_matched: int) -> bool:
+        """Lend a waiting request a row and blocks for all its tokens, cached ones first; False if there are too few.
+
+        The first `matched` blocks of `hashes` come from the cache, which holds `free_matched` of them for nobody.
+        """
         length = len(request.token_ids)
         pinned = request.preemptions >= MOST_PREEMPTIONS
         wanted = self._blocks_for(request.longest - 1 if pinned else length)
-        hashes = []
-        if self._prefix_caching and request.prompt_logprobs is None:
-            # At least the last token is computed: its logits are what the request came for.
-            hashes = request.block_hashes(request.token_ids, (length - 1) // self._block_size, self._block_size)
-        matched, free_matched = self._blocks.count_free_matches(hashes)
         reserve = self._reserve if self._running else 0
         if wanted - matched + free_matched > self._blocks.num_free - reserve:
             return False
-        request.blocks = self._blocks.match(hashes)
+        request.blocks = self._blocks.match(hashes[:matched])
         request.blocks += self._blocks.allocate(wanted - matched)
+        self._blocks.promise(hashes[matched:], request.spec.id)
         request.row = self._free_rows.pop()
         request.status = Status.RUNNING
         self._by_row[request.row] = request
@@ -219,6 +241,9 @@ class Scheduler:
         self._preempted += 1
         self._leave_row(request)
         request.status = Status.WAITING
+        self._queue_first(request)
+
+    def _queue_first(self, request: Request) -> None:
         self._waiting[request.spec.id] = request
         self._waiting.move_to_end(request.spec.id, last=False)
 
@@ -256,6 +281,7 @@ class Scheduler:
             hashes = request.block_hashes(self._rows.token_ids[row], last, self._block_size)
             for index in range(first, last):
                 self._blocks.remember(request.blocks[index], hashes[index])
+            self._blocks.retract(hashes[first:last], request.spec.id)
 
     def _collect_prompt_logprobs(self, plan: StepPlan, result: StepResult) -> None:
         for entry in np.flatnonzero(~plan.sample).tolist():
@@ -323,6 +349,7 @@ class Scheduler:
         request.status = Status.FINISHED
 
     def _leave_row(self, request: Request) -> None:
+        self._blocks.retract(request.known_hashes, request.spec.id)
         self._blocks.release(request.blocks)
         request.blocks = []
         self._by_row[request.row] = None
