@@ -21,6 +21,8 @@ from tgi.engine.messages import EngineReady, EngineRequest, FinishReason, Memory
 from tgi.errors import ModelError, RequestError, Unavailable
 from tgi.runner.plan import StepPlan, StepResult
 from tgi.sampling import SamplingParams, TopTokens
+from tgi.server.journal import Journal
+from tgi.server.observer import Observer
 from tgi.server.recovery import TokenStream
 
 
@@ -45,7 +47,7 @@ class FakeSupervisor:
 
     `respond(request)` gives the token ids of a request; yielding an exception fails the stream with it, and ending
     early leaves the stream open (as a slow engine would). Generation stops at `stop_ids` and `max_new_tokens` as in
-    the engine. Log-probabilities are -0.5 for chosen tokens, -1, -2, ... for the top tokens (the chosen one first),
+    the engine. Log-probabilities are `logprob(token_id)` for chosen tokens, -1, -2, ... for the top tokens (the chosen one first),
     -0.25 for prompt tokens. `hold()` stops all streams until `release()`; `aborted` collects the ids of closed ones.
     """
 
@@ -60,10 +62,11 @@ class FakeSupervisor:
         self.state = "starting"
         self.restarts = 0
         self.last_stats: StepStats | None = None
-        self.on_step: Callable[[StepStats], None] | None = None
-        self.on_idle: Callable[[int], None] | None = None
+        self.observer = Observer()
+        self.journal = Journal()
         self.failed = asyncio.Event()
         self.engine_pid: int | None = None
+        self.logprob: Callable[[int], float] = lambda token_id: -0.5
         self.requests: list[EngineRequest] = []
         self.aborted: list[int] = []
         self._ids = itertools.count(1)
@@ -152,7 +155,7 @@ class FakeSupervisor:
             finish = FinishReason.LENGTH
         elif token_id in request.stop_ids:
             finish = FinishReason.STOP_ID
-        return Token(index, token_id, -0.5, self._top(request, token_id), finish)
+        return Token(index, token_id, self.logprob(token_id), self._top(request, token_id), finish)
 
     def _top(self, request: EngineRequest, token_id: int) -> tuple[tuple[int, float], ...]:
         return tuple(((token_id + rank) % self.ready.vocab_size, -1.0 - rank) for rank in range(request.top_tokens))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import make_ready
-from tgi.engine.messages import StepStats
-from tgi.server.metrics import Metrics
+from tgi.engine.messages import NOT_NUMBERS, StepStats
+from tgi.server.metrics import LAG_INTERVAL_S, SECONDS, Metrics
 from tgi.server.timing import Timings
 
 COUNTERS = {
@@ -74,7 +75,7 @@ def test_buckets(name: str, first: float, count: int) -> None:
 
 
 def test_the_number_of_series_is_bounded() -> None:
-    assert sum(len(family.samples) for family in families(metrics()).values()) < 2200
+    assert sum(len(family.samples) for family in families(metrics()).values()) <= 2000
 
 
 def test_a_complete_sequence_is_measured() -> None:
@@ -89,13 +90,14 @@ def test_a_complete_sequence_is_measured() -> None:
 def test_a_step_sets_the_gauges() -> None:
     series = metrics()
     series.step(stats(waiting=3, running=4, decode_tokens=2, prefill_tokens=9, started_ids=(1, 2), cached_tokens=16,
-                      preemptions=1))  # fmt: skip
+                      preemptions=1), dispatch_s=0.003)  # fmt: skip
     expected = {
         "tgi_queue_size": 3, "tgi_batch_current_size": 4, "tgi_batch_current_max_tokens": 64,
         'tgi_kv_blocks{state="free"}': 60, 'tgi_kv_blocks{state="used"}': 4, "tgi_prefix_cache_hit_tokens": 16,
         "tgi_preemptions": 1, 'tgi_batch_concat{reason="chunking"}': 1, "tgi_batch_next_size_sum": 2,
         'tgi_batch_inference_count{method="prefill"}': 1, 'tgi_batch_inference_success{method="decode"}': 1,
         'tgi_batch_forward_duration_sum{method="decode"}': pytest.approx(0.012),
+        'tgi_batch_inference_duration_sum{method="decode"}': pytest.approx(0.015),
         'tgi_batch_concat_duration_count{method="decode"}': 1, "tgi_batch_max_total_tokens": 1024,
     }  # fmt: skip
     assert {line: value(series, line) for line in expected} == expected
@@ -103,10 +105,62 @@ def test_a_step_sets_the_gauges() -> None:
 
 def test_an_idle_server_runs_nothing() -> None:
     series = metrics()
-    series.step(stats(waiting=1, running=1))
-    series.engine(up=True, restarts=0)
+    series.step(stats(waiting=1, running=1), 0.0)
     assert value(series, "tgi_batch_current_size") == 1
-    series.engine(up=True, restarts=1)
     series.idle(64)
     assert [value(series, name) for name in GAUGES[:3]] == [0, 0, 0]
-    assert value(series, "tgi_engine_restarts") == 1
+
+
+def test_a_crash_fails_what_the_engine_was_amid_and_what_goes_on_is_counted() -> None:
+    series = metrics()
+    series.step(stats(running=2, decode_tokens=2, free_blocks=10), 0.0)
+    series.die(3, ("prefill", "decode"))
+    series.restart("signal")
+    series.resume(0.7)
+    expected = {
+        "tgi_queue_size": 3, "tgi_batch_current_size": 0, "tgi_batch_current_max_tokens": 0,
+        'tgi_kv_blocks{state="used"}': 0, 'tgi_engine_restarts{reason="signal"}': 1,
+        'tgi_batch_inference_failure{method="prefill"}': 1, 'tgi_batch_inference_failure{method="decode"}': 1,
+        'tgi_batch_inference_count{method="decode"}': 2, 'tgi_batch_inference_success{method="decode"}': 1,
+        "tgi_request_resumed": 1, "tgi_resume_gap_duration_sum": 0.7,
+    }  # fmt: skip
+    assert {line: value(series, line) for line in expected} == expected
+
+
+def test_only_logits_that_are_no_numbers_count_as_such() -> None:
+    series = metrics()
+    series.refuse(1, "out of memory")
+    assert value(series, "tgi_nonfinite_logits") == 0
+    series.refuse(2, NOT_NUMBERS)
+    assert value(series, "tgi_nonfinite_logits") == 2
+
+
+@pytest.mark.parametrize(("status", "reason"), [(429, "overloaded"), (422, "invalid"), (401, "unauthorized")])
+def test_rejections_have_a_reason(status: int, reason: str) -> None:
+    series = metrics()
+    series.reject(status)
+    series.reject(500)  # a failure, not a rejection
+    rejected = [sample for sample in families(series)["tgi_request_rejected"].samples if sample.value]
+    assert [(sample.labels["reason"], sample.value) for sample in rejected] == [(reason, 1)]
+
+
+async def test_a_blocked_event_loop_is_measured() -> None:
+    series = metrics()
+    loop = asyncio.get_running_loop()
+    watcher = loop.create_task(series.watch_loop())
+    await asyncio.sleep(0)
+    blocked_until = loop.time() + LAG_INTERVAL_S + 0.1
+    while loop.time() < blocked_until:
+        pass
+    while not series.loop_lag.count:  # noqa: ASYNC110  (the watcher has no event to tell it)
+        await asyncio.sleep(0)
+    watcher.cancel()
+    assert series.loop_lag.sum >= 0.09
+
+
+def test_the_bounds_of_durations_are_tgis_to_the_last_bit() -> None:
+    bound, expected = 0.0001, []
+    for _ in range(35):
+        bound *= 1.5
+        expected.append(bound)
+    assert list(SECONDS) == expected

@@ -58,7 +58,7 @@ def _requests(supervisor: EngineSupervisor, count: int, max_new_tokens: int = 12
 async def test_streams_of_an_undisturbed_engine_are_complete(start: Start) -> None:
     supervisor = await start()
     stats: list[StepStats] = []
-    supervisor.on_step = stats.append
+    supervisor.observer.step = lambda step, dispatch_s: stats.append(step)  # type: ignore[method-assign]
     assert (supervisor.state, supervisor.ready.block_size) == ("ready", 4)
     request = make_request(supervisor.next_id(), range(20), top_tokens=1, prompt_logprobs=True)
     stream = supervisor.submit(request)

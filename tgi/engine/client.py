@@ -72,6 +72,7 @@ class Death(msgspec.Struct, frozen=True):
     how: str  # "was killed by SIGKILL", "exited with status 1", "failed with `...`": its own reason, if it gave one
     traceback: str = ""
     request_ids: tuple[int, ...] | None = None  # members of the step that failed; None: the engine could not say
+    cause: str = "exit"  # or "signal", "exception", "silence"
 
 
 class Listener(Protocol):
@@ -134,6 +135,7 @@ class EngineClient:
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._buried: str | None = None
+        self._silent = False
         self._loop.add_reader(handle.sentinel, self._on_end)
 
     @classmethod
@@ -193,9 +195,12 @@ class EngineClient:
                 elif isinstance(message, EngineFailed):
                     last_words = message
         if last_words is None:
-            return Death(await self._end())
+            how = await self._end()
+            killed = "silence" if self._silent else "signal"
+            return Death(how, cause=killed if how.startswith("was killed") else "exit")
         await self.close()
-        return Death(f"failed with `{last_words.reason}`", last_words.traceback, last_words.request_ids or None)
+        how = f"failed with `{last_words.reason}`"
+        return Death(how, last_words.traceback, last_words.request_ids or None, cause="exception")
 
     async def close(self) -> str:
         """End the engine process, whatever it is doing, and wait for its end. Returns: how it ended."""
@@ -247,6 +252,7 @@ class EngineClient:
 
     def _give_up(self, heard_at: float) -> None:
         if self._heard_at == heard_at:
+            self._silent = True
             self._handle.kill()
         else:  # it spoke while its stacks were asked for
             self._watch()

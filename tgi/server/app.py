@@ -88,8 +88,7 @@ def make_services(
         )
     tokenizer = Tokenizer(files.tokenizer, workers=config.http.validation_workers, eos_ids=files.eos_ids)
     series = Metrics(ready, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens)
-    supervisor.on_step = series.step
-    supervisor.on_idle = series.idle
+    supervisor.observer = series
     template = ChatTemplate(
         _default_template(files), bos_token=files.config.get("bos_token"), eos_token=files.config.get("eos_token")
     )
@@ -190,6 +189,8 @@ async def listening(services: Services, reservation: Reservation) -> AsyncIterat
     await runner.setup()
     manager = runner.server
     assert manager is not None
+    services.count_connections = lambda: len(manager.connections)
+    watcher = loop.create_task(services.metrics.watch_loop())
     reservation.sock.setblocking(False)
     listener = await loop.create_server(lambda: Connection(manager, loop=loop), sock=reservation.sock, backlog=BACKLOG)
     second = await _metrics_port(services)
@@ -197,6 +198,7 @@ async def listening(services: Services, reservation: Reservation) -> AsyncIterat
         yield listener.close
     finally:
         listener.close()
+        watcher.cancel()
         await services.supervisor.close()  # what still runs ends with an error event, never with silence
         await runner.cleanup()
         if second is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ class Sequence:
     begun: bool = False  # it left that engine's waiting queue
     suspect: bool = False  # it may be what kills engines: it runs alone until it gains a token
     length_at_crash: int | None = None  # output tokens it had when a step with it last killed an engine
+    paused_at: float | None = None  # monotonic seconds; the death of an engine that ran it, until its next token
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of its token ids, four bytes each."""
+        return len(self.request.prompt_ids) + 4 * len(self.output_ids)
 
     def resubmission(self) -> EngineRequest:
         """The request that continues this sequence exactly where the client stopped hearing of it."""
@@ -55,6 +62,22 @@ class Journal:
     def isolating(self) -> bool:
         """Whether suspects have to run one at a time."""
         return self._num_suspects > 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the token ids it keeps."""
+        return sum(sequence.num_bytes for sequence in self._sequences.values())
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of sequences that no engine has begun, or not again."""
+        return sum(sequence.num_bytes for sequence in self._sequences.values() if not sequence.begun) // 4
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """What the engine is amid: "prefill" of sequences without a token, "decode" of others, both or nothing."""
+        begun = [bool(sequence.output_ids) for sequence in self._sequences.values() if sequence.begun]
+        return ("prefill",) * (not all(begun)) + ("decode",) * any(begun)
 
     def add(self, request: EngineRequest) -> None:
         """Remember a new sequence."""
@@ -106,6 +129,8 @@ class Journal:
                     self._num_suspects += not sequence.suspect
                     sequence.suspect = True
                 sequence.length_at_crash = len(sequence.output_ids)
+            if sequence.begun and sequence.paused_at is None:
+                sequence.paused_at = time.monotonic()
             sequence.submitted = sequence.begun = False
         return culprit
 

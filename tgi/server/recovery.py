@@ -18,6 +18,7 @@ from tgi.engine.client import Death, EngineClient, PromptReport, Step, Token
 from tgi.engine.messages import EngineReady, EngineRequest, FinishReason, StepStats
 from tgi.errors import EngineGone, GenerationError, IncompleteGeneration, ModelError, Unavailable
 from tgi.server.journal import Journal, JournalGap, Sequence
+from tgi.server.observer import Observer
 
 __all__ = ["EngineSupervisor", "RestartBudget", "Token", "TokenStream"]
 
@@ -118,8 +119,7 @@ class EngineSupervisor:
         self.ready: EngineReady
         self.restarts = 0
         self.last_stats: StepStats | None = None
-        self.on_step: Callable[[StepStats], None] | None = None  # called after every step
-        self.on_idle: Callable[[int], None] | None = None  # called with the free blocks of an engine without work
+        self.observer = Observer()
         self.failed = asyncio.Event()  # set when the engine cannot be restarted any more
         self._config = config
         self._model_path = model_path
@@ -139,6 +139,11 @@ class EngineSupervisor:
     def state(self) -> str:
         """What to answer health checks."""
         return "draining" if self._draining and self._state != "failed" else self._state
+
+    @property
+    def journal(self) -> Journal:
+        """What is known of all live sequences."""
+        return self._journal
 
     @property
     def engine_pid(self) -> int | None:
@@ -207,6 +212,7 @@ class EngineSupervisor:
 
     def stepped(self, step: Step) -> None:
         """A step is complete: hand out its tokens."""
+        arrived = time.monotonic()
         self._num_steps += 1
         if self._num_steps >= self._budget.fruitful_steps:
             self._budget.fruitless = 0
@@ -220,16 +226,15 @@ class EngineSupervisor:
                 continue
             if new:
                 self._deliver(request_id, token, step.prompts.get(request_id))
-        if self.on_step is not None:
-            self.on_step(step.stats)
+        self.observer.step(step.stats, time.monotonic() - arrived)
 
     def idled(self, free_blocks: int) -> None:
         """The engine has no work: aborts took it, or it has just begun."""
-        if self.on_idle is not None:
-            self.on_idle(free_blocks)
+        self.observer.idle(free_blocks)
 
     def refused(self, ids: tuple[int, ...], reason: str) -> None:
         """These requests failed; the engine goes on."""
+        self.observer.refuse(len(ids), reason)
         for request_id in ids:
             sequence = self._journal.get(request_id)
             if sequence is not None:
@@ -245,6 +250,9 @@ class EngineSupervisor:
         stream.push(token)
         sequence = self._journal.get(request_id)
         assert sequence is not None
+        if sequence.paused_at is not None:
+            self.observer.resume(time.monotonic() - sequence.paused_at)
+            sequence.paused_at = None
         if token.finish:
             sequence.submitted = False
             self._end(request_id, None)
@@ -296,7 +304,7 @@ class EngineSupervisor:
                 self._client = None
                 self._state = "recovering"
                 self._mourn(death)
-                await self._restart()
+                await self._restart(death.cause)
                 self._submit_due()
         except Exception:
             logger.exception("the engine's supervisor failed")
@@ -310,6 +318,7 @@ class EngineSupervisor:
         logger.error("engine %s; %d sequences wait for another one", death.how, len(self._journal))
         if death.traceback:
             logger.error("%s", death.traceback)
+        self.observer.die(len(self._journal), self._journal.running)
         idle = not any(sequence.submitted for sequence in self._journal)
         stood = idle and time.monotonic() - self._ready_at >= self._budget.fruitful_s
         self._count_death(fruitful=stood or self._num_steps >= self._budget.fruitful_steps)
@@ -325,11 +334,13 @@ class EngineSupervisor:
         elif self.restarts:  # the first engine was no restart
             self._budget.fruitless += 1
 
-    async def _restart(self) -> None:
-        """Start engines until one can generate or the budget is spent."""
+    async def _restart(self, cause: str) -> None:
+        """Start engines until one can generate or the budget is spent; `cause` is what the last one died of."""
         while not self._budget.spent:
             await asyncio.sleep(self._budget.delay_s())
             self.restarts += 1
+            self.observer.restart(cause)
+            cause = "loading"  # of what its successors die, if they do so here
             try:
                 await self._launch()
             except EngineGone as error:

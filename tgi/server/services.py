@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Services:
     inference: Inference
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)  # the model's own words, for `/tokenizer_info`
     draining: bool = False
+    count_connections: Callable[[], int] = lambda: 0  # open ones; set when the port is
 
     @property
     def health(self) -> str:

@@ -11,6 +11,9 @@ from tgi.server.services import SERVICES
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Prometheus' text format."""
     services = request.app[SERVICES]
-    supervisor = services.supervisor
-    services.metrics.engine(up=supervisor.state in ("ready", "draining"), restarts=supervisor.restarts)
-    return web.Response(body=services.metrics.render(), headers={"content-type": CONTENT_TYPE})
+    series, journal = services.metrics, services.supervisor.journal
+    series.engine_up.set(int(services.supervisor.engine_pid is not None))
+    series.queue_tokens.set(journal.waiting_tokens)
+    series.journal_bytes.set(journal.num_bytes)
+    series.open_connections.set(services.count_connections())
+    return web.Response(body=series.render(), headers={"content-type": CONTENT_TYPE})
