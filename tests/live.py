@@ -47,11 +47,13 @@ class LiveServer:
         self._queue.put(None)
 
     def engine(self) -> psutil.Process:
-        """The engine process: the child that is neither Python's resource tracker nor a zombie."""
+        """The engine process: the child that is no helper of the front end or of Python, and no zombie."""
         children = [
             child
             for child in psutil.Process(self.process.pid).children()
-            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline())
+            if child.status() != psutil.STATUS_ZOMBIE
+            and not child.name().startswith("tgi-")  # helpers of the front end are named
+            and "resource_tracker" not in " ".join(child.cmdline())
         ]
         assert len(children) == 1, children
         return children[0]

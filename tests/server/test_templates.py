@@ -51,7 +51,7 @@ def test_an_assistants_last_words_are_continued(source: str, content: str) -> No
 
 def test_a_missing_template_is_reported_when_used() -> None:
     template = ChatTemplate(None)
-    assert template.missing == "Template error: template not found"
+    assert template.facts.missing == "Template error: template not found"
     with pytest.raises(TemplateError, match="Template error: template not found"):
         template.render(MESSAGES)
 
