@@ -19,6 +19,7 @@
   prometheus-client,
   psutil,
   rich,
+  swagger-ui-py,
   tokenizers,
   torch,
   tqdm,
@@ -74,6 +75,7 @@ buildPythonPackage {
     prometheus-client
     psutil
     rich
+    swagger-ui-py
     tokenizers
     torch
     tqdm

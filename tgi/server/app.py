@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import http_parser, web
 
-from tgi.config import Config
+from tgi.config import Config, Http
 from tgi.engine.messages import EngineReady
 from tgi.errors import ConfigError
 from tgi.hub.files import ModelFiles
@@ -20,10 +20,12 @@ from tgi.hub.tokenizer_files import TokenizerFiles, load_tokenizer
 from tgi.server import middleware
 from tgi.server.inference import Inference
 from tgi.server.metrics import Metrics
+from tgi.server.openapi import Route, document
 from tgi.server.ports import Reservation, reserve
 from tgi.server.protocol import Connection
 from tgi.server.recovery import EngineSupervisor
-from tgi.server.routes import chat, completions, generate, health, info, metrics, tokenize
+from tgi.server.responses import encode
+from tgi.server.routes import chat, cloud, completions, docs, generate, health, info, metrics, tokenize
 from tgi.server.services import SERVICES, Served, Services
 from tgi.server.templates import ChatTemplate
 from tgi.server.tokenizer import Tokenizer
@@ -45,6 +47,10 @@ OPEN_ROUTES = [
     ("/v1/models", info.models),
     ("/v1/models/{model:.+}", info.model),
     ("/metrics", metrics.metrics),
+    ("/docs", docs.redirect),
+    ("/docs/", docs.page),
+    ("/docs/{name}", docs.asset),
+    ("/api-doc/openapi.json", docs.description),
 ]
 GUARDED_PAGES = [("/tokenizer_info", tokenize.tokenizer_info)]
 GUARDED_ROUTES = [
@@ -56,22 +62,49 @@ GUARDED_ROUTES = [
     ("/tokenize", tokenize.tokenize),
     ("/chat_tokenize", chat.chat_tokenize),
     ("/detokenize", tokenize.detokenize),
+    ("/invocations", cloud.invocations),
+    ("/vertex", cloud.vertex),
 ]
+
+
+def routes(http: Http) -> list[Route]:
+    """Every route. Raises: ConfigError when one that Vertex AI chose is taken by another endpoint."""
+    table = [
+        *(
+            Route("GET", path, handler, not http.protect_all or handler is health.health)
+            for path, handler in OPEN_ROUTES
+        ),
+        *(Route("GET", path, handler, False) for path, handler in GUARDED_PAGES),
+        *(Route("POST", path, handler, False) for path, handler in GUARDED_ROUTES),
+    ]
+    taken = {(route.method, route.path): route.handler for route in table}
+    chosen = (
+        ("--aip-health-route", Route("GET", http.aip_health_route or "", health.health, True)),
+        ("--aip-predict-route", Route("POST", http.aip_predict_route or "", cloud.vertex, False)),
+    )
+    for flag, route in chosen:
+        if route.path and taken.setdefault((route.method, route.path), route.handler) is not route.handler:
+            raise ConfigError(f"`{flag} {route.path}` is another endpoint of the server", hint="choose another path")
+        if route.path and route not in table:
+            table.append(route)
+    return table
 
 
 def make_app(services: Services) -> web.Application:
     """All routes and what surrounds them, around services that are ready."""
     http = services.config.http
-    open_handlers = {handler for _, handler in OPEN_ROUTES}
+    table = routes(http)
+    open_handlers = {route.handler for route in table if route.open}
     around: list[Any] = [middleware.answer_preflight, middleware.answer_errors]
     if http.api_key:
         around.append(middleware.authorize(http.api_key, open_handlers))
-    around.append(middleware.refuse_while_draining(open_handlers))
+    around.append(middleware.refuse_while_draining({handler for _, handler in OPEN_ROUTES}))
     app = web.Application(middlewares=around)
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.finish_headers(http.cors_allow_origin))
-    app.add_routes([web.get(path, handler) for path, handler in (*OPEN_ROUTES, *GUARDED_PAGES)])
-    app.add_routes([web.post(path, handler) for path, handler in GUARDED_ROUTES])
+    app[docs.DESCRIPTION] = encode(document(table))
+    add = {"GET": web.get, "POST": web.post}  # GET answers HEAD too
+    app.add_routes([add[route.method](route.path, route.handler) for route in table])
     return app
 
 
@@ -119,6 +152,7 @@ def run(config: Config, files: ModelFiles, *, ready: Ready, compute_type: str | 
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         # Its pure Python twin has let forged requests through (spec/reliability.md V18).
         raise ConfigError("aiohttp was built without its C parser", hint="reinstall aiohttp from a wheel")
+    routes(config.http)  # refuses what cannot work before anything is loaded
     served = Served(model_id=files.model_id, sha=files.revision)
     if compute_type:
         served = Served(model_id=files.model_id, sha=files.revision, compute_type=compute_type)

@@ -160,6 +160,12 @@ class CompletionRequest(OpenAiRequest, kw_only=True):
             raise ValueError("Empty array detected. Do not use an empty array for the prompt.")
 
 
+class VertexRequest(Struct, kw_only=True):
+    """POST `/vertex`: any number of `GenerateRequest` and `ChatRequest`."""
+
+    instances: list[msgspec.Raw]
+
+
 class PromptRequest(Struct, kw_only=True):
     """POST `/tokenize` in the form of other servers."""
 

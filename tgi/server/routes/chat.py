@@ -37,8 +37,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     with services.inference.watch() as received:
         services.validator.check_choices(count)
         with services.inference.admit(count):
-            asked = _parameters(body)
-            first = await _prepare(services, body, asked)
+            asked = chat_parameters(body)
+            first = await prepare(services, body, asked)
             prepared = [services.validator.choice(first, index) for index in range(count)]
             with services.inference.generate(prepared, received) as generations:
                 envelope = Envelope(_model(services, body), "chatcmpl")
@@ -99,12 +99,14 @@ async def _stream(
     return events.response
 
 
-async def _prepare(services: Services, body: ChatRequest, asked: GenerateParameters) -> Prepared:
+async def prepare(services: Services, body: ChatRequest, asked: GenerateParameters) -> Prepared:
+    """A conversation, ready to be generated. Raises: TemplateError, ToolError, ValidationError."""
     prompt = await render_prompt(services, body)
     return await services.validator.validate(prompt, asked, add_special_tokens=False, stop_rule=stop_rule(body))
 
 
-def _parameters(body: ChatRequest) -> GenerateParameters:
+def chat_parameters(body: ChatRequest) -> GenerateParameters:
+    """How a chat request wants to be generated."""
     asked = parameters(body)
     asked.top_n_tokens = body.top_logprobs
     return asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aiohttp import web
 from msgspec import UNSET
@@ -23,6 +24,7 @@ from tgi.server.responses import (
 from tgi.server.schemas import GenerateParameters, GenerateRequest
 from tgi.server.services import Services, read
 from tgi.server.tokenizer import Tokenizer
+from tgi.server.validation import Prepared
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -40,7 +42,7 @@ async def generate_stream(request: web.Request) -> web.StreamResponse:
 async def compat_generate(request: web.Request) -> web.StreamResponse:
     """POST `/`: as the hub's inference API, an array of one, and the prompt is part of the answer by default."""
     services, body = await read(request, GenerateRequest)
-    body.parameters = _parameters(body)
+    body.parameters = given_parameters(body)
     if body.parameters.return_full_text is None:
         body.parameters.return_full_text = services.served.pipeline_tag in (None, "text-generation")
     if body.stream:
@@ -48,30 +50,53 @@ async def compat_generate(request: web.Request) -> web.StreamResponse:
     return await _answer(services, "compat_generate", body, as_array=True)
 
 
-def _parameters(body: GenerateRequest) -> GenerateParameters:
+def given_parameters(body: GenerateRequest) -> GenerateParameters:
     """The parameters of a request; without any, TGI samples."""
     return GenerateParameters(do_sample=True) if body.parameters is None else body.parameters
 
 
-async def _answer(services: Services, name: str, body: GenerateRequest, *, as_array: bool = False) -> web.Response:
-    parameters = _parameters(body)
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The complete sequences of one request, the best of which is its answer."""
+
+    first: Prepared
+    generations: list[Generation]
+    pieces: list[list[Piece]]
+    index: int  # of the best; the first of equals
+
+    @property
+    def winner(self) -> Generation:
+        """The best sequence."""
+        return self.generations[self.index]
+
+
+async def best(services: Services, name: str, inputs: str, parameters: GenerateParameters, received: float) -> Best:
+    """Generate a request without streaming. Raises: RequestError."""
     count = max(1, parameters.best_of or 1)
+    if count > 1:
+        services.validator.check_best_of(count)
+    with services.inference.admit(count):
+        first = await services.validator.validate(inputs, parameters)
+        prepared = [first, *(services.validator.reseed(first) for _ in range(count - 1))]
+        with services.inference.generate(prepared, received) as generations:
+            pieces = await collect(generations)
+    index = max(range(count), key=lambda index: _mean_logprob(pieces[index]))
+    services.inference.succeeded(name, generations[index], parameters)
+    return Best(first, generations, pieces, index)
+
+
+async def _answer(services: Services, name: str, body: GenerateRequest, *, as_array: bool = False) -> web.Response:
+    parameters = given_parameters(body)
     with services.inference.watch() as received:
-        if count > 1:
-            services.validator.check_best_of(count)
-        with services.inference.admit(count):
-            first = await services.validator.validate(body.inputs, parameters)
-            prepared = [first, *(services.validator.reseed(first) for _ in range(count - 1))]
-            with services.inference.generate(prepared, received) as generations:
-                pieces = await collect(generations)
-        best = max(range(count), key=lambda index: _mean_logprob(pieces[index]))  # the first of equals
-        winner = generations[best]
-        services.inference.succeeded(name, winner, parameters)
+        made = await best(services, name, body.inputs, parameters, received)
+    first, winner = made.first, made.winner
     prefix = body.inputs if parameters.return_full_text else ""
     answer = GenerateResponse(generated_text=prefix + winner.text)
     if parameters.details or parameters.decoder_input_details:
-        sequences = [_sequence(services.tokenizer, *pair, prefix) for pair in zip(generations, pieces, strict=True)]
-        won = sequences.pop(best)
+        sequences = [
+            _sequence(services.tokenizer, *pair, prefix) for pair in zip(made.generations, made.pieces, strict=True)
+        ]
+        won = sequences.pop(made.index)
         answer.details = Details(
             finish_reason=won.finish_reason, generated_tokens=won.generated_tokens, seed=won.seed, prefill=won.prefill,
             tokens=won.tokens, best_of_sequences=sequences or UNSET, top_tokens=won.top_tokens,
@@ -83,7 +108,7 @@ async def _answer(services: Services, name: str, body: GenerateRequest, *, as_ar
 
 
 async def _stream(services: Services, request: web.Request, name: str, body: GenerateRequest) -> web.StreamResponse:
-    parameters = _parameters(body)
+    parameters = given_parameters(body)
     characters = len(body.inputs)
     with services.inference.watch() as received:
         try:
