@@ -154,9 +154,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 def load_runner(config: Config, model_path: Path) -> Runner:
     """The model's runner. Raises: ModelError, ConfigError when it cannot run here."""
     from tgi.checkpoint import open_checkpoint  # noqa: PLC0415  (only this process may load torch)
+    from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415
     from tgi.runner.runner import ModelRunner  # noqa: PLC0415
 
-    return ModelRunner.load(open_checkpoint(model_path), config=config)
+    return ModelRunner.load(
+        open_checkpoint(model_path), config=config,
+        load_tokenizer=lambda: load_encoding(model_path, config.model.tokenizer_config_path),
+    )  # fmt: skip
 
 
 def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> None:

@@ -49,6 +49,18 @@ def load_tokenizer(files: ModelFiles, tokenizer_config_path: Path | None = None)
     return _from_folder(files.folder, tokenizer_config_path)
 
 
+def load_encoding(
+    path: Path, tokenizer_config_path: Path | None = None
+) -> tuple[Tokenizer, frozenset[int]]:  # fmt: skip
+    """The tokenizer, and the ids that end an answer, of the model whose weights are at `path`.
+
+    Raises: ModelError, as `load_tokenizer`.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = load_tokenizer(ModelFiles(path.name, None, path, folder), tokenizer_config_path)
+    return files.tokenizer, files.eos_ids
+
+
 def _from_gguf(path: Path, tokenizer_config_path: Path | None) -> TokenizerFiles:
     built = build_tokenizer(GgufFile(path))
     config = built.config

@@ -12,10 +12,12 @@ from torch import Tensor
 from tgi import kernels, models
 from tgi.checkpoint import Checkpoint
 from tgi.config import Config
+from tgi.guidance.mask import LoadTokenizer, Matchers
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import FLOATS, Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
+from tgi.runner.grammar import GrammarFactory
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
 from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
 from tgi.runner.sampler import Sampler
@@ -34,7 +36,7 @@ class ModelRunner:
 
     def __init__(
         self, model: CausalLM, plan: MemoryPlan, *, kv_dtype: torch.dtype, dtype: str, quantize: str | None,
-        kernels: str,
+        kernels: str, grammars: GrammarFactory | None = None,
     ) -> None:  # fmt: skip
         self.model_type = model.config.model_type
         self.dtype = dtype
@@ -50,15 +52,18 @@ class ModelRunner:
         self.load_s = 0.0
         self.warmup_s = 0.0
         self._model = model
-        self._sampler = Sampler(self.vocab_size)
+        self._sampler = Sampler(self.vocab_size, grammars)
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
         self._caches = [KVCache(_pages(shape, kv_dtype), _pages(shape, kv_dtype)) for _ in model.config.windows]
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, *, config: Config) -> ModelRunner:
+    def load(
+        cls, checkpoint: Checkpoint, *, config: Config, load_tokenizer: LoadTokenizer | None = None
+    ) -> ModelRunner:  # fmt: skip
         """Map the weights, choose kernels, and reserve the KV cache.
 
+        `load_tokenizer` is called when the first grammar comes; without it, requests with a grammar fail.
         Raises: ModelError (16, 17 or 18) when the model cannot run here; ConfigError for lengths it cannot have.
         """
         start = time.perf_counter()
@@ -80,6 +85,7 @@ class ModelRunner:
             dtype=str(kv_dtype).removeprefix("torch."),
             quantize=None if loader.layout in FLOATS else loader.layout.lower(),
             kernels=chosen,
+            grammars=Matchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
         runner.load_s = time.perf_counter() - start
         return runner

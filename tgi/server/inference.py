@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tgi.engine.messages import FinishReason
 from tgi.errors import IncompleteGeneration, Overloaded, RequestError
 from tgi.server.detokenizer import Detokenizer
 from tgi.server.metrics import Metrics
-from tgi.server.schemas import GenerateParameters
+from tgi.server.schemas import GenerateParameters, Grammar
 from tgi.server.timing import Timings, words
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Prepared
@@ -295,6 +297,8 @@ def described(parameters: GenerateParameters) -> str:
         value = getattr(parameters, name)
         if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
             shown.append(f"{name}: {value}")
+        elif isinstance(value, Grammar):
+            shown.append(f"{name}: {value.type} <{len(msgspec.json.encode(value.value))}>")
         elif value is not None:
             shown.append(f"{name}: <{len(value)}>")
     return f"GenerateParameters {{ {', '.join(shown)} }}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -39,6 +39,23 @@ class Rejected(RequestError):
         self.status = status
 
 
+class Grammar(Struct, kw_only=True):
+    """What the output must match, in TGI's words (spec/http-api.md section 8), and with two types of ours."""
+
+    type: Literal["json", "json_object", "regex", "json_schema", "choice", "lark"]
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.type in ("regex", "lark") and not isinstance(self.value, str):
+            raise ValueError(f"`value` of type `{self.type}` must be a string")
+        if self.type == "json_schema" and (not isinstance(self.value, dict) or self.value.get("schema") is None):
+            raise ValueError("missing field `schema`")
+        if self.type == "choice" and not (
+            isinstance(self.value, list) and all(isinstance(choice, str) for choice in self.value)
+        ):
+            raise ValueError("`value` of type `choice` must be a list of strings")
+
+
 class GenerateParameters(Struct, kw_only=True):
     """How to generate, in TGI's words (spec/http-api.md section 4); None is "not given".
 
@@ -64,7 +81,7 @@ class GenerateParameters(Struct, kw_only=True):
     decoder_input_details: bool | None = None
     seed: Seed | None = None
     top_n_tokens: Uint32 | None = None
-    grammar: dict[str, Any] | None = None
+    grammar: Grammar | None = None
     adapter_id: str | None = None
     logit_bias: dict[str, float] | list[float] | None = None  # TGI's list form means nothing and is ignored
 
@@ -95,6 +112,7 @@ class Message(Struct, kw_only=True):
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
     def __post_init__(self) -> None:
         if self.content is None and self.tool_calls is None:
@@ -107,7 +125,30 @@ class Message(Struct, kw_only=True):
 class StreamOptions(Struct, kw_only=True):
     """What a stream of an OpenAI route says beside its tokens."""
 
-    include_usage: bool | None = None
+    include_usage: bool | None = None  # one more chunk at the end, with the usage of the whole request
+    continuous_usage_stats: bool | None = None  # the usage so far in every chunk
+
+
+class ResponseFormat(Struct, kw_only=True):
+    """What the answer must match: TGI's forms, with `value`, and OpenAI's, with `json_schema` or nothing."""
+
+    type: Literal["text", "json_object", "json_schema", "json", "regex"]
+    value: Any = None
+    json_schema: dict[str, Any] | None = None
+
+
+class StructuredOutputs(Struct, kw_only=True):
+    """What the answer must match, in vLLM's words."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None  # Lark or GBNF
+    json_object: bool | None = None
+    structural_tag: Any = None
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
 
 
 class OpenAiRequest(Struct, kw_only=True):
@@ -127,6 +168,13 @@ class OpenAiRequest(Struct, kw_only=True):
     logit_bias: dict[str, float] | list[float] | None = None
     n: Uint32 | None = None
     include_stop_str_in_output: bool | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -138,17 +186,19 @@ class ChatRequest(OpenAiRequest, kw_only=True):
     messages: list[Message]
     logprobs: bool | None = None
     top_logprobs: Uint32 | None = None
-    response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     chat_template: Any = None  # a template from a client is a program from a client: refused
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None  # by default, if the assistant spoke last
 
 
 class CompletionRequest(OpenAiRequest, kw_only=True):
     """POST `/v1/completions`."""
 
-    prompt: str | list[str]
+    prompt: str | list[str | int | list[int]]  # a text, texts, token ids, or lists of them; never mixed
+    best_of: Uint32 | None = None
     suffix: Any = None
     repetition_penalty: float | None = None
     echo: bool | None = None
@@ -158,6 +208,14 @@ class CompletionRequest(OpenAiRequest, kw_only=True):
         _check_seed(self.seed)
         if self.prompt == []:
             raise ValueError("Empty array detected. Do not use an empty array for the prompt.")
+        if isinstance(self.prompt, list) and len({type(part) for part in self.prompt}) > 1:
+            raise ValueError("`prompt` mixes texts, token ids and lists of token ids")
+
+
+class VertexRequest(Struct, kw_only=True):
+    """POST `/vertex`: any number of `GenerateRequest` and `ChatRequest`."""
+
+    instances: list[msgspec.Raw]
 
 
 class VertexRequest(Struct, kw_only=True):

@@ -11,13 +11,14 @@ from aiohttp import web
 from tgi import __version__
 from tgi.config import Config
 from tgi.engine.messages import EngineReady
+from tgi.server.grammars import Grammars
 from tgi.server.inference import Generation, Inference
 from tgi.server.metrics import Metrics
 from tgi.server.protocol import read_body
+from tgi.server.renderer import Renderer
 from tgi.server.responses import encode
 from tgi.server.schemas import Body, parse
 from tgi.server.sse import EventStream
-from tgi.server.templates import ChatTemplate
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Validator
 
@@ -46,10 +47,11 @@ class Services:
     ready: EngineReady
     supervisor: EngineSupervisor
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: Renderer
     validator: Validator
     metrics: Metrics
     inference: Inference
+    grammars: Grammars
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)  # the model's own words, for `/tokenizer_info`
     draining: bool = False
     count_connections: Callable[[], int] = lambda: 0  # open ones; set when the port is

@@ -14,7 +14,8 @@ from tgi.engine.messages import EngineRequest
 from tgi.errors import ValidationError
 from tgi.sampling import SamplingParams
 from tgi.server.detokenizer import StopRule
-from tgi.server.schemas import GenerateParameters
+from tgi.server.grammars import Grammars
+from tgi.server.schemas import GenerateParameters, Grammar
 from tgi.server.tokenizer import Tokenizer
 
 MAX_CHOICES = 16  # `n` of the OpenAI routes
@@ -71,13 +72,14 @@ class Validator:
 
     def __init__(
         self, limits: Limits, tokenizer: Tokenizer, *, max_input_tokens: int, max_total_tokens: int, vocab_size: int,
-        draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
+        grammars: Grammars | None = None, draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:  # fmt: skip
         self.max_input_tokens = max_input_tokens
         self.max_total_tokens = max_total_tokens
         self._limits = limits
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._grammars = grammars
         self._draw_seed = draw_seed
 
     def check_stream(self, parameters: GenerateParameters) -> None:
@@ -100,34 +102,42 @@ class Validator:
         if not 0 < n <= MAX_CHOICES:
             raise ValidationError(f"`n` must be > 0 and <= {MAX_CHOICES}. Given: {n}")
 
+    def check_token_ids(self, ids: list[int]) -> None:
+        """Whether the model has a vector for each of these tokens. Raises: ValidationError."""
+        if any(not 0 <= token_id < self._vocab_size for token_id in ids):
+            raise ValidationError(f"`prompt` token ids must be >= 0 and < {self._vocab_size}")
+
     async def validate(
         self, inputs: str, parameters: GenerateParameters, *, add_special_tokens: bool = True,
-        stop_rule: StopRule = StopRule.AT_END,
+        stop_rule: StopRule = StopRule.AT_END, ids: list[int] | None = None,
     ) -> Prepared:  # fmt: skip
         """Check a request in TGI's order, tokenize its prompt, and decide its length and its seed.
 
+        A client that sent token `ids` gets them as they are; `inputs` is then their text.
         Raises: ValidationError with the message of the first rule that is broken.
         """
         _check_sampling(parameters)
         self._check_limits(parameters)
-        if not inputs:
+        if not (inputs if ids is None else ids):
             raise ValidationError("`inputs` cannot be empty")
         truncate = parameters.truncate
         if truncate is not None and not 0 < truncate <= self.max_input_tokens:
             raise ValidationError(
                 f"`truncate` must be strictly positive and less than {self.max_input_tokens}. Given: {truncate}"
             )
-        ids = await self._tokenizer.encode(inputs, add_special_tokens=add_special_tokens)
+        if ids is None:
+            ids = await self._tokenizer.encode(inputs, add_special_tokens=add_special_tokens)
         if not ids:  # only characters that the tokenizer drops
             raise ValidationError("`inputs` cannot be empty")
         if truncate is not None:
             ids = ids[-truncate:]
         max_new_tokens = self._output_budget(len(ids), parameters.max_new_tokens)
+        grammar = await self._compile(parameters.grammar)
         _refuse_missing_features(parameters)
         return Prepared(
             characters=len(inputs),
             prompt_ids=np.asarray(ids, "<i4").tobytes(),
-            sampling=self._sampling(parameters),
+            sampling=self._sampling(parameters, grammar),
             max_new_tokens=max_new_tokens,
             stop_ids=self._tokenizer.eos_ids,
             stops=_stops(parameters),
@@ -182,7 +192,15 @@ class Validator:
             raise ValidationError(f"`inputs` must have less than {self.max_input_tokens} tokens. Given: {input_length}")
         return room if asked is None else min(asked, room)
 
-    def _sampling(self, parameters: GenerateParameters) -> SamplingParams:
+    async def _compile(self, grammar: Grammar | None) -> str:
+        """What the engine gets for a grammar; "" for none. Raises: ValidationError."""
+        if grammar is None:
+            return ""
+        if self._grammars is None or self._limits.disable_grammar_support:
+            raise ValidationError("grammar is not supported")
+        return await self._grammars.compile(grammar)
+
+    def _sampling(self, parameters: GenerateParameters, grammar: str) -> SamplingParams:
         temperature = 1.0 if parameters.temperature is None else parameters.temperature
         top_p = 1.0 if parameters.top_p is None else parameters.top_p
         typical_p = 1.0 if parameters.typical_p is None else parameters.typical_p
@@ -206,6 +224,7 @@ class Validator:
             frequency_penalty=parameters.frequency_penalty or 0.0,
             presence_penalty=parameters.presence_penalty or 0.0,
             logit_bias=_bias(parameters),
+            grammar=grammar,
             seed=seed,
         )
 
@@ -239,8 +258,6 @@ def _check_sampling(parameters: GenerateParameters) -> None:
 
 
 def _refuse_missing_features(parameters: GenerateParameters) -> None:
-    if parameters.grammar is not None:
-        raise ValidationError("grammar is not supported")
     if parameters.watermark:
         raise ValidationError("`watermark` is not supported")
     if parameters.adapter_id is not None:

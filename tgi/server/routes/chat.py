@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any
 
 from aiohttp import web
 
 from tgi.errors import ToolError, ValidationError
+from tgi.server.conversations import template_messages
+from tgi.server.grammars import asked_grammar
 from tgi.server.inference import Piece, collect, merge
 from tgi.server.responses import (
     AssistantMessage,
@@ -24,7 +25,7 @@ from tgi.server.responses import (
     encode_array,
 )
 from tgi.server.routes.openai import FINISH, Envelope, parameters, stop_rule, usage, wants_usage
-from tgi.server.schemas import MAX_MESSAGES, ChatRequest, GenerateParameters, Message
+from tgi.server.schemas import MAX_MESSAGES, ChatRequest, GenerateParameters
 from tgi.server.services import Services, read
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Prepared
@@ -115,53 +116,26 @@ def chat_parameters(body: ChatRequest) -> GenerateParameters:
 async def render_prompt(services: Services, body: ChatRequest) -> str:
     """The prompt of a conversation. Raises: TemplateError, ToolError, ValidationError."""
     _refuse_missing_features(body)
-    messages = [_as_template_message(message, services.template.uses_tool_calls) for message in body.messages]
-    return await services.tokenizer.run(services.template.render, messages, body.chat_template_kwargs)
+    if body.add_generation_prompt and body.continue_final_message:
+        raise ValidationError("`add_generation_prompt` and `continue_final_message` are mutually exclusive")
+    template = services.template
+    messages = template_messages(body.messages, await template.facts(with_tools=False))
+    return await template.render(
+        messages, body.chat_template_kwargs, add_generation_prompt=body.add_generation_prompt is not False,
+        continued=body.continue_final_message,
+    )  # fmt: skip
 
 
 def _refuse_missing_features(body: ChatRequest) -> None:
-    formatted = body.response_format is not None and body.response_format.get("type") != "text"
+    formatted = asked_grammar(body) is not None
     if formatted and body.tools is not None:
         raise ToolError("Grammar and tools are mutually exclusive")
-    if formatted:
-        raise ValidationError("grammar is not supported")
     if body.tools and body.tool_choice != "none":
         raise ValidationError('`tools` are not supported: grammar is not supported; `tool_choice` may be "none"')
     if body.chat_template is not None:
         raise ValidationError("`chat_template` is not supported: the model's own template is used")
     if len(body.messages) > MAX_MESSAGES:
         raise ValidationError(f"`messages` supports up to {MAX_MESSAGES} messages. Given: {len(body.messages)}")
-
-
-def _as_template_message(message: Message, native_tool_calls: bool) -> dict[str, Any]:
-    """A message as templates know it: content is one string; tool calls are data for templates that read them."""
-    shown: dict[str, Any] = {"role": message.role, "content": _text(message)}
-    if message.tool_call_id is not None:
-        shown["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        if native_tool_calls:
-            shown["tool_calls"] = [_with_parsed_arguments(call) for call in message.tool_calls]
-        elif message.content is None:
-            shown["content"] = json.dumps(message.tool_calls, ensure_ascii=False, separators=(",", ":"))
-    return shown
-
-
-def _text(message: Message) -> str:
-    if not isinstance(message.content, list):
-        return message.content or ""
-    for part in message.content:
-        if part.type != "text":
-            raise ValidationError("`content` parts other than `text` are not supported")
-    return "".join(part.text or "" for part in message.content)
-
-
-def _with_parsed_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    """Templates expect a call's arguments as an object; OpenAI sends them as JSON text."""
-    function = call.get("function")
-    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-        with contextlib.suppress(ValueError):
-            return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
-    return call
 
 
 def _model(services: Services, body: ChatRequest) -> str:

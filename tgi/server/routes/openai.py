@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tgi.errors import RequestError
 from tgi.server.detokenizer import StopRule
+from tgi.server.grammars import asked_grammar
 from tgi.server.inference import Generation
 from tgi.server.responses import Usage
 from tgi.server.schemas import GenerateParameters, OpenAiRequest
@@ -57,6 +58,7 @@ def parameters(body: OpenAiRequest) -> GenerateParameters:
         stop=[body.stop] if isinstance(body.stop, str) else body.stop,
         seed=body.seed,
         logit_bias=body.logit_bias,
+        grammar=asked_grammar(body),
     )
 
 
