@@ -51,6 +51,9 @@ SAMPLING = (
     SamplingParams(do_sample=True, seed=4, typical_p=0.8, repetition_penalty=1.3),
     SamplingParams(repetition_penalty=1.5, frequency_penalty=0.3, presence_penalty=-0.4),
     SamplingParams(logit_bias={5: 2.0, 7: -3.0}),
+    SamplingParams(do_sample=True, seed=5, watermark_gamma=0.5, watermark_delta=2.0, min_p=0.02),
+    SamplingParams(no_repeat_ngram_size=2, bad_words=((3,), (4, 5)), min_tokens=3, withheld=(6,)),
+    SamplingParams(do_sample=True, seed=6, allowed_token_ids=tuple(range(0, 100, 3)), no_repeat_ngram_size=3),
 )
 
 

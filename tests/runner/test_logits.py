@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -135,3 +136,111 @@ def test_log_probabilities_keep_their_digits_among_large_logits() -> None:
     expected = torch.log_softmax(scores.double(), dim=-1)[torch.arange(ROWS), ids]
 
     torch.testing.assert_close(logits.logprobs_of(scores, ids).double(), expected, rtol=0, atol=3e-6)
+
+
+HISTORIES = ([5, 9, 9, 200, 5, 9], [0, 299, 1, 1, 1], [1, 2, 3, 1, 2, 3, 1, 2], [7])
+
+
+def per_row(processor: Any, scores: Tensor, histories: Sequence[Sequence[int]]) -> Tensor:
+    """What a processor of transformers makes of each row, by itself."""
+    return torch.cat([
+        processor(torch.tensor([history]), scores[row : row + 1]) for row, history in enumerate(histories)
+    ])  # fmt: skip
+
+
+def arrays(histories: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    return [np.array(history, np.int32) for history in histories]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 9])
+def test_no_repeat_ngram_is_that_of_transformers(size: int) -> None:
+    scores = random_scores(300, 2.0, rows=4)
+    expected = per_row(transformers.NoRepeatNGramLogitsProcessor(size), scores, HISTORIES)
+
+    ours = logits.no_repeat_ngram(scores.clone(), arrays(HISTORIES), [size] * 4)
+
+    assert torch.equal(ours, expected)
+
+
+def test_no_repeat_ngram_finds_what_a_long_random_history_repeats() -> None:
+    history = np.random.default_rng(1).integers(0, 20, 500, dtype=np.int32)
+    scores = random_scores(300, 2.0, rows=1)
+    for size in (1, 2, 3, 4):
+        expected = per_row(transformers.NoRepeatNGramLogitsProcessor(size), scores, [history.tolist()])
+        assert torch.equal(logits.no_repeat_ngram(scores.clone(), [history], [size]), expected)
+
+
+def test_bad_words_are_those_of_transformers() -> None:
+    words = [[3], [9, 4], [5, 9, 60], [1, 2, 250], [299, 1, 1, 1, 8]]
+    scores = random_scores(300, 2.0, rows=3)
+    expected = per_row(transformers.NoBadWordsLogitsProcessor(words), scores, HISTORIES[:3])
+
+    ours = logits.bad_words(scores.clone(), arrays(HISTORIES[:3]), [words] * 3)
+
+    assert torch.equal(ours, expected)
+    assert (expected == logits.REMOVED).sum() > 3
+
+
+def test_a_bad_word_may_begin_with_the_first_token_of_all() -> None:
+    ours = logits.bad_words(torch.zeros(1, 9), arrays([[4]]), [[(4, 5), (3, 4, 6), (4, 4, 4, 7)]])
+
+    assert torch.nonzero(ours == logits.REMOVED)[:, 1].tolist() == [5]
+
+
+def test_only_keeps_what_transformers_keeps() -> None:
+    scores = random_scores(300, 2.0, rows=2)
+    allowed = [[4, 7, 299], [0]]
+    expected = torch.cat([
+        transformers.PrefixConstrainedLogitsProcessor(lambda batch, ids, row=row: allowed[row], 1)(
+            torch.tensor([[1]]), scores[row : row + 1]
+        )
+        for row in range(2)
+    ])  # fmt: skip
+    mask = torch.zeros(2, 300, dtype=torch.bool)
+    for row, ids in enumerate(allowed):
+        mask[row, ids] = True
+
+    assert torch.equal(logits.only(scores.clone(), mask), expected)
+
+
+def test_withheld_tokens_are_those_of_transformers() -> None:
+    scores = random_scores(300, 2.0, rows=1)
+    theirs = transformers.MinNewTokensLengthLogitsProcessor(2, 3, [5, 17])
+    expected = theirs(torch.tensor([[1, 2, 3]]), scores.clone())
+
+    assert torch.equal(logits.withhold(scores.clone(), [(5, 17)]), expected)
+
+
+def test_withheld_tokens_return_where_nothing_else_is_left() -> None:
+    scores = torch.full((2, 6), logits.REMOVED)
+    scores[:, [2, 4]] = torch.tensor([1.0, 3.0])
+
+    ours = logits.withhold(scores.clone(), [(2, 4, 5), (2,)])
+
+    assert torch.equal(ours[0], scores[0])
+    assert torch.nonzero(ours[1] > logits.REMOVED).view(-1).tolist() == [4]
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.5])
+def test_the_watermark_is_that_of_transformers(gamma: float) -> None:
+    scores = random_scores(300, 2.0, rows=4)
+    theirs = transformers.WatermarkLogitsProcessor(
+        300, "cpu", greenlist_ratio=gamma, bias=1.7, seeding_scheme="lefthash"
+    )
+    expected = per_row(theirs, scores, HISTORIES)
+    green = torch.stack([logits.green_tokens(history[-1], 300, gamma) for history in HISTORIES])
+
+    ours = logits.watermark(scores.clone(), green, torch.tensor([1.7] * 4))
+
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("vocab", [31, 32, 33, 300])
+def test_a_bitmask_allows_the_tokens_whose_bits_are_set(vocab: int) -> None:
+    allowed = torch.rand(3, vocab, generator=torch.Generator().manual_seed(1)) < 0.5
+    words = np.zeros((3, -(-vocab // 32)), np.int64)
+    for row, token_id in torch.nonzero(allowed).tolist():
+        words[row, token_id // 32] |= 1 << token_id % 32
+    bitmask = words.astype(np.uint32).view(np.int32)
+
+    assert torch.equal(logits.unpack_bits(bitmask, vocab), allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tgi import kernels
-from tgi.runner.plan import RowState
-from tgi.runner.sampler import Choice, Sampler, draw, top_tokens
+from tgi.runner.plan import NOT_NUMBERS, Int32, RowState
+from tgi.runner.sampler import GRAMMAR_FAILED, NOTHING_LEFT, Choice, Sampler, draw, top_tokens
 from tgi.sampling import SamplingParams
 
 VOCAB = 1003  # no multiple of any vector's width
@@ -26,6 +27,12 @@ MIXTURE = (
     SamplingParams(repetition_penalty=1.5, frequency_penalty=0.3, presence_penalty=-0.4),
     SamplingParams(do_sample=True, seed=5, min_p=0.05, logit_bias={5: 2.0, 7: -3.0}),
     SamplingParams(logit_bias={11: 50.0}),
+    SamplingParams(do_sample=True, seed=8, watermark_gamma=0.5, watermark_delta=4.0),
+    SamplingParams(watermark_gamma=0.25, watermark_delta=2.0, no_repeat_ngram_size=2),
+    SamplingParams(bad_words=((5,), (9, 30), (7, 9, 31)), no_repeat_ngram_size=1),
+    SamplingParams(do_sample=True, seed=9, allowed_token_ids=tuple(range(0, 900, 7)), min_tokens=4, withheld=(0, 7)),
+    SamplingParams(grammar="5 6 7 8 9 10 11 12 13"),
+    SamplingParams(do_sample=True, seed=10, top_k=50, grammar="even"),
 )
 
 
@@ -36,7 +43,30 @@ def one_thread() -> None:
 
 def state(row: int, params: SamplingParams, output: tuple[int, ...] = (), top: int = 0) -> RowState:
     prompt = np.array([5, 7, 9], dtype=np.int32)
-    return RowState(row, params, prompt, np.array(output, dtype=np.int32), top, prompt_logprobs=False)
+    return RowState(row, params, prompt, np.array(output, dtype=np.int32), top, prompt_logprobs=False, stop_ids=(2,))
+
+
+class Numbers:
+    """Grammars for tests: "even" allows even ids; a list of ids allows those, one after the other; others fail."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def matcher(self, grammar: str) -> Numbers.Matcher:
+        self.threads.add(threading.current_thread().name)
+        return Numbers.Matcher(None if grammar == "even" else [int(word) for word in grammar.split()])
+
+    class Matcher:
+        def __init__(self, ids: list[int] | None) -> None:
+            self.ids = ids
+
+        def fill(self, bitmask: Int32) -> None:
+            for token_id in range(0, VOCAB, 2) if self.ids is None else self.ids[:1]:
+                bitmask[token_id // 32] |= np.array(1 << token_id % 32, np.uint32).view(np.int32)
+
+        def accept(self, token_id: int) -> None:
+            if self.ids is not None and token_id != self.ids.pop(0):
+                raise ValueError("not what the grammar says")
 
 
 def random_logits(rows: int, seed: int = 0, spread: float = 3.0) -> Tensor:
@@ -44,22 +74,26 @@ def random_logits(rows: int, seed: int = 0, spread: float = 3.0) -> Tensor:
 
 
 def sample_one(params: SamplingParams, logits: Tensor, output: tuple[int, ...] = (), top: int = 0) -> Choice:
-    sampler = Sampler(logits.shape[-1])
+    sampler = Sampler(logits.shape[-1], Numbers())
     sampler.begin([state(0, params, output, top)])
     return sampler.sample(logits.clone()[None], [0])
 
 
 def test_rows_choose_alone_what_they_choose_together() -> None:
-    logits = random_logits(24)
-    params = [msgspec.structs.replace(MIXTURE[row % len(MIXTURE)], seed=row) for row in range(24)]
-    together = Sampler(VOCAB)
-    together.begin(state(row, params[row], (row,), top=3) for row in range(24))
-    order = np.random.default_rng(0).permutation(24)
+    count = 3 * len(MIXTURE)
+    logits = random_logits(count)
+    params = [msgspec.structs.replace(MIXTURE[row % len(MIXTURE)], seed=row) for row in range(count)]
+    outputs = [(5,) if params[row].grammar.startswith("5") else (row,) for row in range(count)]
+    together = Sampler(VOCAB, Numbers())
+    together.begin(state(row, params[row], outputs[row], top=3) for row in range(count))
+    order = np.random.default_rng(0).permutation(count)
+    together.prepare_masks(order.tolist())
 
     choice = together.sample(logits[order], order.tolist())
 
+    assert not choice.failed
     for entry, row in enumerate(order.tolist()):
-        alone = sample_one(params[row], logits[row], (row,), top=3)
+        alone = sample_one(params[row], logits[row], outputs[row], top=3)
         assert choice.token_ids[entry] == alone.token_ids[0]
         assert choice.logprobs[entry].tobytes() == alone.logprobs[0].tobytes()
         assert choice.top[entry] == alone.top[0]
@@ -68,7 +102,7 @@ def test_rows_choose_alone_what_they_choose_together() -> None:
 @pytest.mark.parametrize("params", MIXTURE)
 def test_a_row_rebuilt_from_its_output_goes_on_as_if_nothing_had_happened(params: SamplingParams) -> None:
     steps = [random_logits(1, seed)[0] for seed in range(8)]
-    steady = Sampler(VOCAB)
+    steady = Sampler(VOCAB, Numbers())
     steady.begin([state(0, params)])
     expected = [int(steady.sample(step.clone()[None], [0]).token_ids[0]) for step in steps]
 
@@ -141,28 +175,91 @@ def test_repetition_penalty_covers_the_prompt() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_row_without_a_distribution_fails_alone(params: SamplingParams, bad: float) -> None:
     logits = random_logits(3)
-    sampler = Sampler(VOCAB)
+    sampler = Sampler(VOCAB, Numbers())
     sampler.begin(state(row, params) for row in range(3))
     expected = sample_one(params, logits[2])
-    if bad == -math.inf:
-        logits[1] = bad
-    else:
-        logits[1, 17] = bad
+    constrained = params.no_repeat_ngram_size or params.bad_words or params.allowed_token_ids or params.grammar
+    logits[1, slice(None) if constrained or bad == -math.inf else 17] = bad
 
     choice = sampler.sample(logits, [0, 1, 2])
 
     assert list(choice.failed) == [1]
-    assert "not numbers" in choice.failed[1]
+    assert choice.failed[1] == (NOTHING_LEFT if constrained and bad == -math.inf else NOT_NUMBERS)
     assert choice.token_ids[2] == expected.token_ids[0]
 
 
 def test_a_failed_row_remembers_nothing() -> None:
     params = SamplingParams(do_sample=True, seed=1, presence_penalty=1.0)
-    sampler = Sampler(VOCAB)
+    sampler = Sampler(VOCAB, Numbers())
     sampler.begin([state(0, params)])
     sampler.sample(torch.full((1, VOCAB), math.nan), [0])
 
     assert sampler.sample(random_logits(1), [0]).token_ids == sample_one(params, random_logits(1)[0]).token_ids
+
+
+def test_a_row_whose_constraints_rule_out_every_token_fails_alone() -> None:
+    sampler = Sampler(VOCAB)
+    sampler.begin([
+        state(0, SamplingParams(allowed_token_ids=(4,), bad_words=((4,),), temperature=0.5)),
+        state(1, SamplingParams(do_sample=True, allowed_token_ids=(4,), no_repeat_ngram_size=1), (4,)),
+        state(2, SamplingParams(allowed_token_ids=(4,), min_tokens=3, withheld=(4,))),
+    ])  # fmt: skip
+
+    choice = sampler.sample(random_logits(3), [0, 1, 2])
+
+    assert choice.failed == {0: NOTHING_LEFT, 1: NOTHING_LEFT}
+    assert choice.token_ids[2] == 4  # ending is better than failing
+
+
+@pytest.mark.parametrize("grammar", ["no such grammar", "4 5"])
+def test_a_grammar_that_cannot_be_followed_fails_its_row_alone(grammar: str) -> None:
+    sampler = Sampler(VOCAB, Numbers())
+    sampler.begin([state(0, SamplingParams(grammar="9 8"), (9,)), state(1, SamplingParams(grammar=grammar), (7,))])
+    logits = random_logits(2)
+    sampler.prepare_masks([0, 1])
+
+    choice = sampler.sample(logits.clone(), [0, 1])
+
+    assert choice.failed == {1: GRAMMAR_FAILED}
+    assert choice.token_ids[0] == 8
+    sampler.end([1])
+    sampler.begin([state(1, SamplingParams(grammar="4 5"))])
+    assert sampler.sample(logits[1:].clone(), [1]).token_ids.tolist() == [4]
+
+
+def test_an_engine_without_grammars_fails_only_who_has_one() -> None:
+    sampler = Sampler(VOCAB)
+    sampler.begin([state(0, SamplingParams(grammar="even")), state(1, SamplingParams())])
+
+    assert sampler.sample(random_logits(2), [0, 1]).failed == {0: GRAMMAR_FAILED}
+
+
+def test_a_complete_grammar_leaves_only_stop_ids() -> None:
+    sampler = Sampler(VOCAB, Numbers())
+    sampler.begin([state(0, SamplingParams(grammar="6 4"))])
+
+    assert [int(sampler.sample(random_logits(1, n), [0]).token_ids[0]) for n in range(3)] == [6, 4, 2]
+
+
+def test_masks_are_found_in_threads_of_their_own() -> None:
+    numbers = Numbers()
+    sampler = Sampler(VOCAB, numbers)
+    sampler.begin([state(0, SamplingParams(grammar="even"))])
+    sampler.prepare_masks([0])
+    sampler.sample(random_logits(1), [0])
+
+    assert numbers.threads
+    assert threading.current_thread().name not in numbers.threads
+
+
+def test_a_mask_that_was_prepared_for_a_step_that_failed_is_forgotten_with_its_row() -> None:
+    sampler = Sampler(VOCAB, Numbers())
+    sampler.begin([state(0, SamplingParams(grammar="6"))])
+    sampler.prepare_masks([0])
+    sampler.end([0])
+    sampler.begin([state(0, SamplingParams(grammar="8"))])
+
+    assert sampler.sample(random_logits(1), [0]).token_ids.tolist() == [8]
 
 
 def test_a_row_that_never_began_may_end() -> None:
@@ -170,7 +267,7 @@ def test_a_row_that_never_began_may_end() -> None:
 
 
 def test_a_row_begins_anew() -> None:
-    sampler = Sampler(VOCAB)
+    sampler = Sampler(VOCAB, Numbers())
     sampler.begin([state(0, SamplingParams(do_sample=True, seed=1))])
     sampler.end([0])
     sampler.begin([replace(state(0, SamplingParams()), output_ids=np.array([4], dtype=np.int32))])
