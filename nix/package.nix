@@ -12,6 +12,7 @@
   click,
   huggingface-hub,
   jinja2,
+  llguidance,
   msgspec,
   numpy,
   pip,
@@ -25,10 +26,20 @@
   tqdm,
   uvloop,
 
+  # of GPU variants
+  bitsandbytes,
+  flash-attn,
+  kernels,
+
   # tests
   pytest-asyncio,
   pytest-timeout,
   pytestCheckHook,
+
+  withBitsandbytes ? torch.cudaSupport || torch.rocmSupport,
+  withEetq ? false, # fetched at run time by the package `kernels`
+  withFlashAttn ? false,
+  defaultModel ? null, # of ./default-model.nix
 }:
 let
   fs = lib.fileset;
@@ -45,8 +56,7 @@ buildPythonPackage {
     fileset = fs.unions [
       ../pyproject.toml
       ../CMakeLists.txt
-      (fs.fileFilter (f: f.hasExt "py") ../tgi)
-      (fs.fileFilter (f: f.hasExt "cpp" || f.hasExt "h") ../tgi/kernels/native)
+      ../tgi
       (fs.fileFilter (f: f.hasExt "py") ../tests)
     ];
   };
@@ -56,18 +66,20 @@ buildPythonPackage {
     touch README.md
   '';
 
+  # The native CPU kernels are compiled by the build backend: it calls cmake itself.
   build-system = [
     cmake
     ninja
     scikit-build-core
   ];
-  dontUseCmakeConfigure = true; # scikit-build-core calls cmake itself
+  dontUseCmakeConfigure = true;
 
   dependencies = [
     aiohttp
     click
     huggingface-hub
     jinja2
+    llguidance
     msgspec
     numpy
     pip
@@ -80,7 +92,10 @@ buildPythonPackage {
     torch
     tqdm
     uvloop
-  ];
+  ]
+  ++ lib.optional withBitsandbytes bitsandbytes
+  ++ lib.optional withEetq kernels
+  ++ lib.optional withFlashAttn flash-attn;
 
   nativeCheckInputs = [
     pytest-asyncio
@@ -104,7 +119,17 @@ buildPythonPackage {
     "tgi.kernels"
   ];
 
-  makeWrapperArgs = [ "--set-default TGI_NIX 1" ];
+  makeWrapperArgs = [
+    "--set-default TGI_NIX 1"
+  ]
+  ++ lib.optional (!torch.cudaSupport) "--set-default TGI_CUDA_DRIVER off"
+  ++ lib.optional (
+    defaultModel != null
+  ) "--set-default TGI_DEFAULT_MODEL ${defaultModel}/${defaultModel.file}";
+
+  passthru = {
+    inherit (torch) cudaSupport;
+  };
 
   meta = {
     inherit (project) description;

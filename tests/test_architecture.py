@@ -108,7 +108,7 @@ def test_the_nix_package_has_the_same_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {re.split(r"[<>=!;\s]", line)[0].replace("_", "-") for line in project["dependencies"]}
     package = (ROOT / "nix" / "package.nix").read_text(encoding="utf-8")
-    found = re.search(r"\n  dependencies = \[(.*?)\];", package, flags=re.DOTALL)
+    found = re.search(r"\n  dependencies = \[(.*?)\]", package, flags=re.DOTALL)
     assert found is not None
     assert set(found[1].split()) == wanted
 
