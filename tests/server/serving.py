@@ -135,4 +135,5 @@ async def serve(
             yield Server(f"http://127.0.0.1:{reservation.port}", services, supervisor, session)
     finally:
         services.tokenizer.close()
+        services.template.close()
         reservation.close()

@@ -277,13 +277,3 @@ async def test_a_prompt_longer_than_the_context_is_no_limit() -> None:
             Config(limits=Limits(max_input_tokens=100)), Served(model_id="x"), tokenizer_files(),
             FakeSupervisor(ready=ready), ready,  # type: ignore[arg-type]
         )  # fmt: skip
-
-
-async def test_the_default_of_several_templates_is_used() -> None:
-    ready = make_ready()
-    templates = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}]
-    services = make_services(
-        Config(), Served(model_id="x"), tokenizer_files(chat_template=templates), FakeSupervisor(ready=ready), ready  # type: ignore[arg-type]
-    )  # fmt: skip
-    assert services.template.render([]) == "y"
-    services.tokenizer.close()

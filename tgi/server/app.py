@@ -18,16 +18,18 @@ from tgi.errors import ConfigError
 from tgi.hub.files import ModelFiles
 from tgi.hub.tokenizer_files import TokenizerFiles, load_tokenizer
 from tgi.server import middleware
+from tgi.server.grammars import Grammars
 from tgi.server.inference import Inference
 from tgi.server.metrics import Metrics
 from tgi.server.openapi import Route, document
 from tgi.server.ports import Reservation, reserve
 from tgi.server.protocol import Connection
 from tgi.server.recovery import EngineSupervisor
+from tgi.server.renderer import Renderer
 from tgi.server.responses import encode
 from tgi.server.routes import chat, cloud, completions, docs, generate, health, info, metrics, tokenize
 from tgi.server.services import SERVICES, Served, Services
-from tgi.server.templates import ChatTemplate
+from tgi.server.templates import DEFAULT, named_templates
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Validator
 
@@ -35,6 +37,7 @@ log = logging.getLogger("tgi.server.app")
 
 Ready = Callable[[EngineReady, str], None]  # what the engine is, and the URL it is reached at
 
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # which templates know by name
 CLOSING_S = 5.0  # for the last error events, once the time to finish is over
 BACKLOG = 1024
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -122,19 +125,20 @@ def make_services(
     tokenizer = Tokenizer(files.tokenizer, workers=config.http.validation_workers, eos_ids=files.eos_ids)
     series = Metrics(ready, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens)
     supervisor.observer = series
-    template = ChatTemplate(
-        _default_template(files), bos_token=files.config.get("bos_token"), eos_token=files.config.get("eos_token")
-    )
-    if template.missing is not None:
-        log.warning("conversations are refused: %s", template.missing)
+    templates = named_templates(files.chat_template)
+    tokens = {name: token for name, token in files.config.items() if name in SPECIAL_TOKENS and isinstance(token, str)}
+    added = files.tokenizer.get_added_tokens_decoder().values()
+    grammars = Grammars([token.content for token in added if token.special])
     return Services(
-        config=config, served=served, ready=ready, supervisor=supervisor, tokenizer=tokenizer, template=template,
-        tokenizer_config=files.config | {"chat_template": _default_template(files)},
+        config=config, served=served, ready=ready, supervisor=supervisor, tokenizer=tokenizer,
+        template=Renderer(templates, tokens),
+        tokenizer_config=files.config | {"chat_template": templates.get(DEFAULT)},
         validator=Validator(
             config.limits, tokenizer, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens,
-            vocab_size=ready.vocab_size,
+            vocab_size=ready.vocab_size, grammars=grammars,
         ),
         metrics=series,
+        grammars=grammars,
         inference=Inference(
             supervisor, tokenizer, series, max_concurrent_requests=config.limits.max_concurrent_requests
         ),
@@ -194,6 +198,7 @@ async def _serve(config: Config, files: ModelFiles, served: Served, reservation:
             if not failed:
                 await _drain(services, config.http.graceful_termination_timeout, stop)
         services.tokenizer.close()
+        services.template.close()
         return int(failed)
     finally:
         await supervisor.close()
@@ -209,7 +214,9 @@ async def _start(config: Config, files: ModelFiles, served: Served, supervisor: 
             engine = group.create_task(supervisor.start())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return make_services(config, served, tokenizer_files.result(), supervisor, engine.result())
+    services = make_services(config, served, tokenizer_files.result(), supervisor, engine.result())
+    await services.template.start()
+    return services
 
 
 @contextlib.asynccontextmanager
@@ -235,6 +242,7 @@ async def listening(services: Services, reservation: Reservation) -> AsyncIterat
         watcher.cancel()
         await services.supervisor.close()  # what still runs ends with an error event, never with silence
         await runner.cleanup()
+        services.grammars.close()
         if second is not None:
             await second.cleanup()
 
@@ -294,13 +302,6 @@ def _total_tokens(config: Config, files: TokenizerFiles, ready: EngineReady) -> 
     if config.limits.max_total_tokens is not None or files.model_max_length is None:
         return ready.max_total_tokens
     return min(ready.max_total_tokens, files.model_max_length)
-
-
-def _default_template(files: TokenizerFiles) -> str | None:
-    if not isinstance(files.chat_template, list):
-        return files.chat_template
-    named = {entry.get("name"): entry.get("template") for entry in files.chat_template}
-    return named.get("default")
 
 
 def _url(hostname: str, port: int) -> str:

@@ -88,16 +88,13 @@ class Grammars:
             for _ in range(2):  # a worker may also die of something else, and the grammar is not to blame
                 if self._worker is None:
                     self._worker = await _Worker.start(self._special_tokens)
+                worker = self._worker
                 try:
                     async with asyncio.timeout(WALL_S):
-                        return await self._worker.compile(constraint)
-                except TimeoutError:
-                    self.close()
-                    break
-                except EngineGone:
-                    number = self._worker.end()
+                        return await worker.compile(constraint)
+                except (EngineGone, TimeoutError) as error:
                     self._worker = None
-                    if number == signal.SIGPROF:
+                    if worker.end() == signal.SIGPROF or isinstance(error, TimeoutError):
                         break
             else:
                 return Refused(f"compiling it needs more than {MEMORY_BYTES >> 20} MiB")
@@ -110,6 +107,7 @@ class _Worker:
     def __init__(self, process: BaseProcess, channel: AsyncChannel[Constraint, Reply]) -> None:
         self._process = process
         self._channel = channel
+        self._ended_by: int | None = None
 
     @classmethod
     async def start(cls, special_tokens: Sequence[str]) -> _Worker:
@@ -130,12 +128,13 @@ class _Worker:
 
     def end(self) -> int:
         """Kill the process; it has nothing to lose. Returns: the signal that ended it, which may be an earlier one."""
-        self._channel.close()
-        self._process.kill()
-        self._process.join()
-        code = self._process.exitcode or 0
-        self._process.close()
-        return -code
+        if self._ended_by is None:
+            self._channel.close()
+            self._process.kill()
+            self._process.join()
+            self._ended_by = -(self._process.exitcode or 0)
+            self._process.close()
+        return self._ended_by
 
 
 def as_constraint(asked: Grammar) -> Constraint:

@@ -188,6 +188,8 @@ class ChatRequest(OpenAiRequest, kw_only=True):
     top_logprobs: Uint32 | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    tool_prompt: str | None = None
     chat_template: Any = None  # a template from a client is a program from a client: refused
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
@@ -210,12 +212,6 @@ class CompletionRequest(OpenAiRequest, kw_only=True):
             raise ValueError("Empty array detected. Do not use an empty array for the prompt.")
         if isinstance(self.prompt, list) and len({type(part) for part in self.prompt}) > 1:
             raise ValueError("`prompt` mixes texts, token ids and lists of token ids")
-
-
-class VertexRequest(Struct, kw_only=True):
-    """POST `/vertex`: any number of `GenerateRequest` and `ChatRequest`."""
-
-    instances: list[msgspec.Raw]
 
 
 class VertexRequest(Struct, kw_only=True):
