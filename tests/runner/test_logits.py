@@ -175,14 +175,14 @@ def test_bad_words_are_those_of_transformers() -> None:
     scores = random_scores(300, 2.0, rows=3)
     expected = per_row(transformers.NoBadWordsLogitsProcessor(words), scores, HISTORIES[:3])
 
-    ours = logits.bad_words(scores.clone(), arrays(HISTORIES[:3]), [words] * 3)
+    ours = logits.bad_words(scores.clone(), arrays(HISTORIES[:3]), [logits.BadWords(words)] * 3)
 
     assert torch.equal(ours, expected)
     assert (expected == logits.REMOVED).sum() > 3
 
 
 def test_a_bad_word_may_begin_with_the_first_token_of_all() -> None:
-    ours = logits.bad_words(torch.zeros(1, 9), arrays([[4]]), [[(4, 5), (3, 4, 6), (4, 4, 4, 7)]])
+    ours = logits.bad_words(torch.zeros(1, 9), arrays([[4]]), [logits.BadWords([(4, 5), (3, 4, 6), (4, 4, 4, 7)])])
 
     assert torch.nonzero(ours == logits.REMOVED)[:, 1].tolist() == [5]
 

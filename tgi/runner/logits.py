@@ -11,7 +11,7 @@ Shapes everywhere: scores [rows, vocab] float32, changed in place and returned; 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -90,16 +90,32 @@ def no_repeat_ngram(scores: Tensor, histories: Sequence[Int32], sizes: Sequence[
     return scores
 
 
-def bad_words(scores: Tensor, histories: Sequence[Int32], words: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Remove the last token of each word whose earlier tokens the history ends with. Words are token ids.
+class BadWords:
+    """Token sequences that must not become complete, found by what comes before their last token."""
 
-    As transformers' `NoBadWordsLogitsProcessor`. Shapes: one history, [tokens] ids, and one list of words a row.
+    def __init__(self, words: Iterable[Sequence[int]]) -> None:
+        self._last: dict[tuple[int, ...], list[int]] = {}
+        for word in words:
+            self._last.setdefault(tuple(word[:-1]), []).append(word[-1])
+        self._lengths = sorted({len(before) for before in self._last})
+
+    def completing(self, history: Int32) -> list[int]:
+        """The tokens that would complete a word."""
+        recent = history[max(0, len(history) - max(self._lengths, default=0)) :].tolist()
+        found = []
+        for length in self._lengths:
+            if length <= len(recent):
+                found += self._last.get(tuple(recent[len(recent) - length :]), ())
+        return found
+
+
+def bad_words(scores: Tensor, histories: Sequence[Int32], words: Sequence[BadWords]) -> Tensor:
+    """Remove the tokens that would complete a bad word.
+
+    As transformers' `NoBadWordsLogitsProcessor`. Shapes: one history, [tokens] ids, a row.
     """
-    longest = max((len(word) for of_row in words for word in of_row), default=1)
     for row, history, of_row in zip(scores, histories, words, strict=True):
-        recent = tuple(history[max(0, len(history) - longest) :].tolist())
-        last = [word[-1] for word in of_row if recent[len(recent) - len(word) + 1 :] == tuple(word[:-1])]
-        row[torch.tensor(last, dtype=torch.int64)] = REMOVED
+        row[torch.tensor(of_row.completing(history), dtype=torch.int64)] = REMOVED
     return scores
 
 
@@ -127,7 +143,7 @@ def withhold(scores: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
         index = torch.tensor(of_row, dtype=torch.int64)
         before = row[index]
         row[index] = REMOVED
-        if bool((row == REMOVED).all()):
+        if float(row.amax()) == REMOVED:
             row[index] = before
     return scores
 

@@ -50,7 +50,7 @@ class SamplingRow:
     seen: Tensor | None = None  # [vocab] bool, prompt and output tokens, for a repetition penalty
     counts: Tensor | None = None  # [vocab] float32, output tokens, for frequency and presence penalties
     history: History | None = None  # for a watermark, no_repeat_ngram_size and bad words
-    bad_words: tuple[tuple[int, ...], ...] = ()
+    bad_words: processors.BadWords | None = None
     allowed: Tensor | None = None  # [vocab] bool
     grammar: RowGrammar | None = None
 
@@ -69,7 +69,9 @@ class SamplingRow:
             row.counts = torch.bincount(outputs, minlength=vocab_size).float()
         if params.watermark_gamma or params.no_repeat_ngram_size or params.bad_words:
             row.history = History(state)
-        row.bad_words = tuple(word for word in params.bad_words if word and max(word) < vocab_size)
+        if params.bad_words:
+            words = (word for word in params.bad_words if word and max(word) < vocab_size)
+            row.bad_words = processors.BadWords(words)
         if params.allowed_token_ids:
             row.allowed = _marked(vocab_size, _known(params.allowed_token_ids, vocab_size))
         if params.grammar:
@@ -154,7 +156,7 @@ def _no_repeat_ngram(scores: Tensor, row: SamplingRow) -> None:
 
 
 def _bad_words(scores: Tensor, row: SamplingRow) -> None:
-    if row.history is not None:
+    if row.history is not None and row.bad_words is not None:
         processors.bad_words(scores, [row.history.ids], [row.bad_words])
 
 
