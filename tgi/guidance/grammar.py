@@ -73,7 +73,11 @@ class Compiler:
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             raise GrammarError(f"the schema is not JSON: {error}") from None
         check_schema(schema)
-        if isinstance(schema, dict) and "x-guidance" in schema:
+        if schema is False:
+            raise GrammarError("#: nothing can match")
+        if schema is True:
+            text, schema = "{}", {}
+        if "x-guidance" in schema:
             raise GrammarError("#/x-guidance: not supported")
         grammar = _from_schema(text)
         reason = self._reason(grammar)
