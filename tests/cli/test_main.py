@@ -23,7 +23,8 @@ Models:
   download  fetch a model's files and print where they are
 
 Help:
-  env  show versions, machine and GPU driver, for bug reports
+  print-schema  print the HTTP interface as OpenAPI
+  env           show versions, machine and GPU driver, for bug reports
 
 Options:
   -V, --version  show the version and exit

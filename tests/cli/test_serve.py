@@ -46,6 +46,19 @@ def test_every_name_of_the_command_starts_the_same_server(
     assert warnings == []
 
 
+@pytest.mark.parametrize(("value", "port"), [("8081", 8081), ("http", 80), ("", 80), ("99999", 80), ("²", 80)])
+def test_vertex_tells_the_port_whatever_else_is_said(
+    started: list[tuple[Config, list[str]]], monkeypatch: pytest.MonkeyPatch, value: str, port: int
+) -> None:
+    monkeypatch.setenv("AIP_HTTP_PORT", value)
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/predict")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/alive")
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", "80"])
+    http = started[0][0].http
+    assert (http.port, http.aip_predict_route, http.aip_health_route) == (port, "/predict", "/alive")
+
+
 def test_the_model_servers_logger_level_is_the_log_level(started: list[tuple[Config, list[str]]]) -> None:
     with pytest.raises(SystemExit):
         server(["serve", "m", "--logger-level", "DEBUG"])

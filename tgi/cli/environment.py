@@ -39,6 +39,12 @@ def compute_type() -> str | None:
     return os.environ.get("COMPUTE_TYPE", "").strip() or None
 
 
+def vertex_port() -> int | None:
+    """The port that Vertex AI calls; None elsewhere, and for a value that is no port, as in TGI."""
+    text = os.environ.get("AIP_HTTP_PORT", "").strip()
+    return int(text) if text.isdecimal() and text.isascii() and int(text) <= 65535 else None
+
+
 def runtime_report() -> list[tuple[str, str]]:
     """What a bug report needs, as names and values. Secrets are named, never shown."""
     memory = psutil.virtual_memory()

@@ -35,7 +35,10 @@ EXAMPLES = (
 
 def _run(**values: Any) -> None:
     context = click.get_current_context()
-    overrides = {}
+    from tgi.cli.environment import vertex_port  # noqa: PLC0415  (as below)
+
+    # Vertex AI tells the port its own way, and means it whatever else is said.
+    overrides: dict[str, Any] = {} if (port := vertex_port()) is None else {"port": port}
     if "model" in values:  # text-generation-server's own form
         overrides["model_id"] = values["model"]
         overrides["sharded"] = values["split"]
