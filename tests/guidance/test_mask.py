@@ -103,9 +103,17 @@ def test_the_tokenizer_is_loaded_once_and_only_for_a_grammar_that_is_used() -> N
 
 
 def test_a_grammar_that_becomes_too_complex_fails_alone() -> None:
-    grammar = Compiler().compile(Constraint("lark", 'start: a\na: "x" a'))
+    endless = Compiler().compile(Constraint("lark", 'start: a\na: "x" a'))
     matchers = Matchers(lambda: (byte_level(), {EOS}), 259)
-    assert allowed(matchers.matcher(grammar), 259) == [120]
-    broken = Matchers(lambda: (byte_level(), {EOS}), 259).matcher("{not a grammar")
+    state, neighbour = matchers.matcher(endless), matchers.matcher(Compiler().compile(Constraint("regex", "xy")))
+    assert allowed(state, 259) == [120]
+    with pytest.raises(GrammarError, match="Too many items"):
+        state.accept(120)
+    neighbour.accept(120)
+    assert allowed(neighbour, 259) == [121]
+
+
+def test_what_is_no_grammar_is_told_when_it_is_used() -> None:
+    state = Matchers(lambda: (byte_level(), {EOS}), 259).matcher("{not a grammar")
     with pytest.raises(GrammarError):
-        allowed(broken, 259)
+        allowed(state, 259)
