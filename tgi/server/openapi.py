@@ -255,8 +255,7 @@ def _responses(route: Route, operation: Operation, known: Mapping[str, Any]) -> 
     success: dict[str, Any] = {"description": STATUSES[200]}
     if operation.answers:
         success["content"] = {
-            media: {"schema": _one_of(types, known) if types else {"type": "string"}}
-            for media, types in operation.answers.items()
+            media: {"schema": _content(media, types, known)} for media, types in operation.answers.items()
         }
     if operation.timed:
         success["headers"] = _headers(_TIMES)
@@ -269,6 +268,17 @@ def _responses(route: Route, operation: Operation, known: Mapping[str, Any]) -> 
     if not route.open:
         responses["401"] = {"description": STATUSES[401]}
     return dict(sorted(responses.items()))
+
+
+def _content(media: str, types: tuple[Any, ...], known: Mapping[str, Any]) -> Any:
+    if media == JSON:
+        return _one_of(types, known)
+    if media == EVENTS:  # one event of the stream, in the way of OpenAPI 3.2
+        data: Any = {"type": "string", "contentMediaType": JSON, "contentSchema": _one_of(types, known)}
+        if ErrorEvent in types:  # OpenAI's streams end so
+            data = {"anyOf": [data, {"const": "[DONE]"}]}
+        return {"type": "object", "required": ["data"], "properties": {"data": data}}
+    return {"type": "string"}
 
 
 def _headers(described: Mapping[str, str]) -> dict[str, Any]:
