@@ -75,6 +75,10 @@ class Renderer:
         name = self._choose(with_tools)
         return await self._facts_of(name) if name else Facts()
 
+    def source(self, *, with_tools: bool) -> str:
+        """The text of the template for a conversation with or without tools."""
+        return self._sources.get(self._choose(with_tools) or "", "")
+
     async def render(
         self, messages: Sequence[Mapping[str, Any]], extra: Mapping[str, Any] | None = None, *,
         tools: Sequence[Any] | None = None, add_generation_prompt: bool = True, continued: bool | None = None,

@@ -140,11 +140,52 @@ class ChatLogprobs(Struct):
     content: list[ChatLogprob]
 
 
+class CalledFunction(Struct):
+    """What a call calls; the arguments are the text of a JSON object."""
+
+    description: None
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct):
+    """A call of a tool."""
+
+    id: str
+    type: str
+    function: CalledFunction
+
+
+class FunctionDelta(Struct):
+    """More of what a call calls: its name once, then its arguments piece by piece."""
+
+    name: str | None
+    arguments: str
+
+
+class ToolCallDelta(Struct):
+    """More of a call of a tool. Only its first part has its id: OpenAI's client joins what it gets."""
+
+    index: int
+    type: str
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+
+
 class AssistantMessage(Struct):
-    """The `message` of a choice, and the `delta` of a chunk."""
+    """The `message` of a choice."""
 
     role: str
-    content: str
+    content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class AssistantDelta(Struct):
+    """The `delta` of a chunk: some text, or some of one call."""
+
+    role: str
+    content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -169,10 +210,10 @@ class ChatCompletion(Struct):
 
 
 class ChatChunkChoice(Struct):
-    """One token of one answer."""
+    """One token of one answer, or what several add to a call."""
 
     index: int
-    delta: AssistantMessage
+    delta: AssistantDelta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
 
@@ -194,7 +235,7 @@ class CompletionLogprobs(Struct):
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float]] | None
+    top_logprobs: list[dict[str, float | None] | None] | None  # None for the first token of a prompt
     text_offset: list[int]
 
 
@@ -220,7 +261,7 @@ class Completion(Struct):
 
 
 class CompletionChunk(Struct):
-    """One event of a completions stream; `usage` comes with the last token of a sequence."""
+    """One event of a completions stream; `usage` comes with the last token of a sequence, or as the client asks."""
 
     object: str
     id: str
@@ -228,4 +269,4 @@ class CompletionChunk(Struct):
     choices: list[CompletionChoice]
     model: str
     system_fingerprint: str
-    usage: Usage | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET

@@ -56,7 +56,21 @@ class Grammar(Struct, kw_only=True):
             raise ValueError("`value` of type `choice` must be a list of strings")
 
 
-class GenerateParameters(Struct, kw_only=True):
+class Constraints(Struct, kw_only=True):
+    """Which tokens may be chosen, in the words of transformers and vLLM: TGI had only `watermark`."""
+
+    min_p: float | None = None
+    no_repeat_ngram_size: Uint32 | None = None
+    bad_words: list[str] | None = None
+    bad_words_ids: list[list[Uint32]] | None = None
+    allowed_token_ids: list[Uint32] | None = None
+    min_tokens: Uint32 | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[Uint32] | None = None
+    watermark: bool | None = None
+
+
+class GenerateParameters(Constraints, kw_only=True):
     """How to generate, in TGI's words (spec/http-api.md section 4); None is "not given".
 
     `presence_penalty` and `logit_bias` are ours: the OpenAI routes need them, so the native ones have them too.
@@ -76,7 +90,6 @@ class GenerateParameters(Struct, kw_only=True):
     stop: list[str] | None = None
     stop_sequences: list[str] | None = None  # the older name of `stop`
     truncate: Unsigned | None = None
-    watermark: bool | None = None
     details: bool | None = None
     decoder_input_details: bool | None = None
     seed: Seed | None = None
@@ -151,7 +164,7 @@ class StructuredOutputs(Struct, kw_only=True):
     disable_additional_properties: bool | None = None
 
 
-class OpenAiRequest(Struct, kw_only=True):
+class OpenAiRequest(Constraints, kw_only=True):
     """The fields that the chat and completions routes share."""
 
     model: str | None = None
@@ -161,6 +174,9 @@ class OpenAiRequest(Struct, kw_only=True):
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    top_k: Int32 | None = None  # 0 and -1: off
+    typical_p: float | None = None
     seed: Seed | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -202,7 +218,6 @@ class CompletionRequest(OpenAiRequest, kw_only=True):
     prompt: str | list[str | int | list[int]]  # a text, texts, token ids, or lists of them; never mixed
     best_of: Uint32 | None = None
     suffix: Any = None
-    repetition_penalty: float | None = None
     echo: bool | None = None
     logprobs: bool | Uint32 | None = None
 

@@ -38,7 +38,10 @@ class Tokenizer:
         self.eos_ids = tuple(sorted(set(eos_ids)))
         self._tokenizer = tokenizer
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
-        self._special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.special_tokens = {
+            token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+        self._special = set(self.special_tokens.values())
         decoder = tokenizer.decoder
         kinds = json.dumps(json.loads(decoder.__getstate__())) if decoder is not None else ""
         self._byte_level = '"ByteLevel"' in kinds

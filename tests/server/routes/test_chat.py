@@ -183,12 +183,6 @@ async def test_tool_calls_are_data_for_templates_that_read_them() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"response_format": {"type": "json_object"}}, "Input validation error: grammar is not supported", "validation"),
-    (
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        'Input validation error: `tools` are not supported: grammar is not supported; `tool_choice` may be "none"',
-        "validation",
-    ),
     ({"response_format": {"type": "json_object"}, "tools": []}, "Tool error: Grammar and tools are mutually exclusive",
      "tool_error"),
     (

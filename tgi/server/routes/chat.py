@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from dataclasses import replace
 
+import msgspec
 from aiohttp import web
 
 from tgi.errors import ToolError, ValidationError
-from tgi.server.conversations import template_messages
-from tgi.server.grammars import asked_grammar
-from tgi.server.inference import Piece, collect, merge
-from tgi.server.responses import (
-    AssistantMessage,
-    ChatChoice,
-    ChatChunk,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatLogprob,
-    ChatLogprobs,
-    TopLogprob,
-    Usage,
-    encode,
-    encode_array,
-)
-from tgi.server.routes.openai import FINISH, Envelope, parameters, stop_rule, usage, wants_usage
+from tgi.server.conversations import last_words, template_messages
+from tgi.server.grammars import NOT_SUPPORTED, asked_grammar
+from tgi.server.inference import Generation, collect, merge
+from tgi.server.responses import ChatChunk, ChatChunkChoice, ChatCompletion, Usage, encode, encode_array
+from tgi.server.routes.choices import Choice, whole
+from tgi.server.routes.openai import Envelope, parameters, stop_rule, usage, wants_usage
 from tgi.server.schemas import MAX_MESSAGES, ChatRequest, GenerateParameters
 from tgi.server.services import Services, read
-from tgi.server.tokenizer import Tokenizer
+from tgi.server.tool_formats import find_format
+from tgi.server.tools import ToolPlan, plan_tools
 from tgi.server.validation import Prepared
 
 
@@ -39,23 +30,17 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         services.validator.check_choices(count)
         with services.inference.admit(count):
             asked = chat_parameters(body)
-            first = await prepare(services, body, asked)
+            first, plan = await _prepare(services, body, asked)
             prepared = [services.validator.choice(first, index) for index in range(count)]
             with services.inference.generate(prepared, received) as generations:
                 envelope = Envelope(_model(services, body), "chatcmpl")
                 if body.stream:
-                    return await _stream(services, request, body, asked, envelope, first, generations)
+                    return await _stream(services, request, body, asked, envelope, first, generations, plan)
                 pieces = await collect(generations)
         for generation in generations:
             services.inference.succeeded("chat_completions", generation, asked)
     choices = [
-        ChatChoice(
-            index,
-            AssistantMessage("assistant", generation.text),
-            _logprobs(services.tokenizer, pieces[index]) if body.logprobs else None,
-            FINISH[generation.finish or "length"],
-        )
-        for index, generation in enumerate(generations)
+        whole(index, made, plan, services.tokenizer, logprobs=bool(body.logprobs)) for index, made in enumerate(pieces)
     ]
     answer = ChatCompletion(
         "chat.completion", envelope.id, envelope.created, envelope.model, envelope.fingerprint, choices,
@@ -79,20 +64,21 @@ async def chat_tokenize(request: web.Request) -> web.StreamResponse:
 
 async def _stream(
     services: Services, request: web.Request, body: ChatRequest, asked: GenerateParameters, envelope: Envelope,
-    first: Prepared, generations: list[Any],
+    first: Prepared, generations: list[Generation], plan: ToolPlan | None,
 ) -> web.StreamResponse:  # fmt: skip
     def chunk(choices: list[ChatChunkChoice], total: Usage | None = None) -> ChatChunk:
         return ChatChunk(
             "chat.completion.chunk", envelope.id, envelope.created, envelope.model, envelope.fingerprint, choices, total
         )
 
+    answers = [
+        Choice(index, plan, services.tokenizer, logprobs=bool(body.logprobs)) for index in range(len(generations))
+    ]
     async with services.stream(request, first.characters, openai=True) as events:
         async with contextlib.aclosing(merge(generations)) as tokens:
             async for index, piece in tokens:
-                logprobs = _logprobs(services.tokenizer, [piece]) if body.logprobs else None
-                finish = FINISH[piece.finish] if piece.finish is not None else None
-                delta = AssistantMessage("assistant", piece.delta)
-                await events.send(chunk([ChatChunkChoice(index, delta, logprobs, finish)]))
+                for part in answers[index].push(piece):
+                    await events.send(chunk([part]))
                 if piece.finish is not None:
                     services.inference.succeeded("chat_completions", generations[index], asked)
         if wants_usage(body):
@@ -102,8 +88,18 @@ async def _stream(
 
 async def prepare(services: Services, body: ChatRequest, asked: GenerateParameters) -> Prepared:
     """A conversation, ready to be generated. Raises: TemplateError, ToolError, ValidationError."""
-    prompt = await render_prompt(services, body)
-    return await services.validator.validate(prompt, asked, add_special_tokens=False, stop_rule=stop_rule(body))
+    return (await _prepare(services, body, asked))[0]
+
+
+async def _prepare(
+    services: Services, body: ChatRequest, asked: GenerateParameters
+) -> tuple[Prepared, ToolPlan | None]:
+    prompt, plan = await _prompt(services, body)
+    prepared = await services.validator.validate(prompt, asked, add_special_tokens=False, stop_rule=stop_rule(body))
+    if plan is None:
+        return prepared, None
+    grammar = await plan.grammar(services.grammars.compile, services.tokenizer.special_tokens)
+    return replace(prepared, sampling=msgspec.structs.replace(prepared.sampling, grammar=grammar)), plan
 
 
 def chat_parameters(body: ChatRequest) -> GenerateParameters:
@@ -115,40 +111,41 @@ def chat_parameters(body: ChatRequest) -> GenerateParameters:
 
 async def render_prompt(services: Services, body: ChatRequest) -> str:
     """The prompt of a conversation. Raises: TemplateError, ToolError, ValidationError."""
-    _refuse_missing_features(body)
-    if body.add_generation_prompt and body.continue_final_message:
-        raise ValidationError("`add_generation_prompt` and `continue_final_message` are mutually exclusive")
-    template = services.template
-    messages = template_messages(body.messages, await template.facts(with_tools=False))
-    return await template.render(
-        messages, body.chat_template_kwargs, add_generation_prompt=body.add_generation_prompt is not False,
-        continued=body.continue_final_message,
-    )  # fmt: skip
+    return (await _prompt(services, body))[0]
 
 
-def _refuse_missing_features(body: ChatRequest) -> None:
-    formatted = asked_grammar(body) is not None
-    if formatted and body.tools is not None:
+async def _prompt(services: Services, body: ChatRequest) -> tuple[str, ToolPlan | None]:
+    """The prompt of a conversation, and what is wanted of its tools: nothing when the model shall answer in words."""
+    if asked_grammar(body) is not None and body.tools is not None:
         raise ToolError("Grammar and tools are mutually exclusive")
-    if body.tools and body.tool_choice != "none":
-        raise ValidationError('`tools` are not supported: grammar is not supported; `tool_choice` may be "none"')
+    _check_messages(body)
+    template = services.template
+    plan = plan_tools(body)
+    facts = await template.facts(with_tools=plan is not None)
+    messages = template_messages(body.messages, facts)
+    if plan is not None:
+        if services.config.limits.disable_grammar_support:
+            raise ValidationError(NOT_SUPPORTED)
+        if facts.tools:
+            plan = replace(plan, row=find_format(template.source(with_tools=True)))
+        if words := plan.words(shown_by_template=facts.tools):
+            messages = last_words(messages, words)
+    prompt = await template.render(
+        messages, body.chat_template_kwargs, tools=plan.tools if plan is not None else None,
+        add_generation_prompt=body.add_generation_prompt is not False, continued=body.continue_final_message,
+    )  # fmt: skip
+    return prompt, plan
+
+
+def _check_messages(body: ChatRequest) -> None:
     if body.chat_template is not None:
         raise ValidationError("`chat_template` is not supported: the model's own template is used")
     if len(body.messages) > MAX_MESSAGES:
         raise ValidationError(f"`messages` supports up to {MAX_MESSAGES} messages. Given: {len(body.messages)}")
+    if body.add_generation_prompt and body.continue_final_message:
+        raise ValidationError("`add_generation_prompt` and `continue_final_message` are mutually exclusive")
 
 
 def _model(services: Services, body: ChatRequest) -> str:
     """The name to answer with: the client's own, unless it asked for "tgi" or for nothing."""
     return body.model if body.model not in (None, "tgi") else services.served.model_id
-
-
-def _logprobs(tokenizer: Tokenizer, pieces: list[Piece]) -> ChatLogprobs:
-    return ChatLogprobs(
-        [
-            ChatLogprob(
-                piece.text, piece.logprob, [TopLogprob(tokenizer.text(id), logprob) for id, logprob in piece.top]
-            )
-            for piece in pieces
-        ]
-    )
