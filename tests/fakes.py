@@ -47,7 +47,7 @@ class FakeSupervisor:
 
     `respond(request)` gives the token ids of a request; yielding an exception fails the stream with it, and ending
     early leaves the stream open (as a slow engine would). Generation stops at `stop_ids` and `max_new_tokens` as in
-    the engine. Log-probabilities are `logprob(token_id)` for chosen tokens, -1, -2, ... for the top tokens (the chosen one first),
+    the engine. Log-probabilities are `logprob` of chosen tokens, -1, -2, ... for the top tokens (the chosen one first),
     -0.25 for prompt tokens. `hold()` stops all streams until `release()`; `aborted` collects the ids of closed ones.
     """
 

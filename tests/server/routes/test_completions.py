@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.serving import BOS, answering, byte_level, serve
+from tests.server.serving import BOS, EOS, answering, byte_level, sentence_piece, serve
 from tgi.config import Limits
 
 
@@ -68,14 +68,12 @@ async def test_log_probabilities_come_in_columns() -> None:
         answer = await server.post("/v1/completions", {"prompt": "x", "logprobs": 1})
         events = (await server.post("/v1/completions", {"prompt": "x", "logprobs": 1, "stream": True})).events
         bare = await server.post("/v1/completions", {"prompt": "x", "logprobs": True})
-        refused = await server.post("/v1/completions", {"prompt": "x", "logprobs": 6})
     assert answer.json["choices"][0]["logprobs"] == {
         "tokens": ["a", "b", "</s>"], "token_logprobs": [-0.5] * 3, "text_offset": [0, 1, 2],
-        "top_logprobs": [{"a": -1.0}, {"b": -1.0}, {"</s>": -1.0}],
+        "top_logprobs": [{"a": -1.0}, {"b": -1.0}, {"</s>": -1.0}],  # the fake's: real ones agree with the token's
     }  # fmt: skip
     assert [event["choices"][0]["logprobs"]["text_offset"] for event in events[:-1]] == [[0], [1], [2]]
     assert bare.json["choices"][0]["logprobs"]["top_logprobs"] is None
-    assert refused.status == 422
 
 
 async def test_prompts_get_special_tokens() -> None:
@@ -91,8 +89,15 @@ async def test_prompts_get_special_tokens() -> None:
          "suffix not supported"),
         ({"prompt": ["x"] * 5}, "Number of prompts exceeds the maximum allowed batch size of 4", "batch size exceeded"),
         ({"n": 0}, "Input validation error: `n` must be > 0 and <= 16. Given: 0", "validation"),
-        ({"echo": True, "logprobs": 1}, "Input validation error: `echo` together with `logprobs` is not supported",
-         "validation"),
+        ({"logprobs": 6}, "Input validation error: `logprobs` must be >= 0 and <= 5. Given: 6", "validation"),
+        ({"max_tokens": 0}, "Input validation error: `max_new_tokens` must be strictly positive", "validation"),
+        ({"prompt": [1, 320]}, "Input validation error: `prompt` token ids must be >= 0 and < 320", "validation"),
+        ({"prompt": [[1], [-1]]}, "Input validation error: `prompt` token ids must be >= 0 and < 320", "validation"),
+        ({"prompt": [1, 2**70]}, "Input validation error: `prompt` token ids must be >= 0 and < 320", "validation"),
+        ({"prompt": [[]]}, "Input validation error: `inputs` cannot be empty", "validation"),
+        ({"prompt": [[1]] * 5}, "Number of prompts exceeds the maximum allowed batch size of 4", "batch size exceeded"),
+        ({"n": 2, "best_of": 1}, "Input validation error: `best_of` must be >= `n` and <= 16. Given: 1", "validation"),
+        ({"best_of": 17}, "Input validation error: `best_of` must be >= `n` and <= 16. Given: 17", "validation"),
         ({"repetition_penalty": 0}, "Input validation error: `repetition_penalty` must be strictly positive",
          "validation"),
     ],
@@ -120,3 +125,110 @@ async def test_one_bad_prompt_fails_the_call_and_one_request_is_counted() -> Non
         await server.post("/v1/completions", {"prompt": ["x", "y"]})
         assert await server.metric("tgi_request_count") == 2
         assert await server.metric("tgi_request_success") == 2
+
+
+async def test_a_prompt_may_be_token_ids() -> None:
+    async with serve(tokenizer=byte_level(add_bos=True)) as server:
+        one = await server.post("/v1/completions", {"prompt": [*b"ab"], "max_tokens": 3})
+        two = await server.post("/v1/completions", {"prompt": [[*b"x"], [*b"yz", BOS]], "max_tokens": 2, "echo": True})
+        assert server.supervisor.requests[0].prompt_ids == b"a\0\0\0b\0\0\0"  # nothing is put in front of ids
+    assert [choice["text"] for choice in one.json["choices"]] == ["aba"]
+    assert [choice["text"] for choice in two.json["choices"]] == ["xxx", "yz<s>yz"]
+    assert two.json["usage"]["prompt_tokens"] == 4
+    assert (one.headers["x-compute-characters"], two.headers["x-compute-characters"]) == ("2", "6")
+
+
+@pytest.mark.parametrize("prompt", [[], [1, "x"], ["x", [1]], [[1], 2], [1.0], [True], [["x"]], None, {}])
+async def test_a_prompt_of_another_shape_is_refused(prompt: Any) -> None:
+    async with serve() as server:
+        assert (await server.post("/v1/completions", {"prompt": prompt})).status == 422
+
+
+ECHOED = {
+    "tokens": ["<s>", "", "é", "x", "!", "</s>"],
+    "token_logprobs": [None, -0.25, -0.25, -0.25, -0.5, -0.5],
+    "top_logprobs": [None, {"\ufffd": -1.0, "": -0.25}, {"\ufffd": -1.0, "é": -0.25}, {"x": -1.0}, {"!": -1.0},
+                     {"</s>": -1.0}],
+    "text_offset": [0, 0, 0, 1, 2, 3],
+}  # fmt: skip
+
+
+async def test_an_echoed_prompt_has_its_log_probabilities() -> None:
+    request = {"prompt": "éx", "echo": True, "logprobs": 1}
+    async with serve(answering("!"), tokenizer=byte_level(add_bos=True)) as server:
+        answer = await server.post("/v1/completions", request)
+        events = (await server.post("/v1/completions", request | {"stream": True})).events
+    choice = answer.json["choices"][0]
+    assert (choice["text"], choice["logprobs"]) == ("éx!", ECHOED)
+    columns: dict[str, list[Any]] = {name: [] for name in ECHOED}
+    for event in events[:-1]:
+        for name, column in event["choices"][0]["logprobs"].items():
+            columns[name] += column
+    assert columns == ECHOED
+    assert "".join(event["choices"][0]["text"] for event in events[:-1]) == "éx!"
+
+
+async def test_a_prompt_is_scored_without_an_answer() -> None:
+    request = {"prompt": [*b"ab"], "echo": True, "logprobs": 1, "max_tokens": 0}
+    async with serve(answering("!")) as server:
+        answer = await server.post("/v1/completions", request)
+        events = (await server.post("/v1/completions", request | {"stream": True})).events
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -0.25], "top_logprobs": [None, {"b": -1.0}],
+                "text_offset": [0, 1]}  # fmt: skip
+    expected = {"index": 0, "text": "ab", "logprobs": logprobs, "finish_reason": "length"}
+    usage = {"prompt_tokens": 2, "completion_tokens": 0, "total_tokens": 2}
+    assert (answer.json["choices"], answer.json["usage"]) == ([expected], usage)
+    assert ([event["choices"] for event in events[:-1]], events[0]["usage"]) == ([[expected]], usage)
+
+
+async def test_a_tokenizers_own_space_is_no_part_of_an_echo() -> None:
+    async with serve(tokenizer=sentence_piece()) as server:
+        request = {"prompt": "a is", "echo": True, "logprobs": 0, "max_tokens": 1}
+        answer = await server.post("/v1/completions", request)
+        logprobs = answer.json["choices"][0]["logprobs"]
+    assert logprobs["tokens"][:-1] == ["a", " ", "i", "s"]
+    assert logprobs["text_offset"][:-1] == [0, 1, 2, 3]
+
+
+async def test_the_likeliest_candidates_are_the_answers() -> None:
+    texts = iter([b"aaaa", b"b", b"cc", b"dd", b"e", b"fff"])
+    async with serve(lambda request: [*next(texts), EOS]) as server:
+        server.supervisor.logprob = lambda token_id: -0.5 if token_id in [*b"bcde"] else -9.0
+        request = {"prompt": ["x", "y"], "n": 2, "best_of": 3}
+        answer = await server.post("/v1/completions", request)
+        refused = await server.post("/v1/completions", request | {"stream": True})
+        indices = [one.sampling.sequence_index for one in server.supervisor.requests]
+    assert [(one["index"], one["text"]) for one in answer.json["choices"]] == [(0, "cc"), (1, "b"), (2, "dd"), (3, "e")]
+    assert (answer.json["usage"]["completion_tokens"], indices) == (19, [0, 1, 2] * 2)
+    assert "`best_of` must be equal to `n` when streaming" in refused.json["error"]
+
+
+async def test_a_stream_tells_the_usage_it_is_asked_for() -> None:
+    async def usages(**options: bool) -> list[Any]:
+        request = {"prompt": ["ab", "xyz"], "max_tokens": 2, "stream": True, "stream_options": options}
+        events = (await server.post("/v1/completions", request)).events
+        assert events.pop() == "[DONE]"
+        return [(len(event["choices"]), event.get("usage", "absent")) for event in events]
+
+    def usage(prompt: int, generated: int) -> dict[str, int]:
+        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
+
+    async with serve() as server:
+        finals = await usages(include_usage=True)
+        always = await usages(include_usage=True, continuous_usage_stats=True)
+        silent = await usages(include_usage=False)
+    assert finals == [(1, None)] * 4 + [(0, usage(5, 4))]
+    assert always[-1] == (0, usage(5, 4))
+    assert sorted(one[1]["completion_tokens"] for one in always[:-1]) == [1, 1, 2, 2]
+    assert [one for one in silent if one[1] != "absent"] == [(1, usage(2, 2)), (1, usage(3, 2))]
+
+
+async def test_openais_sampling_fields_reach_the_engine() -> None:
+    request = {"prompt": "x", "presence_penalty": 0.5, "frequency_penalty": -0.5, "logit_bias": {"7": 5}, "seed": 3,
+               "stop": "ab", "max_tokens": 4}  # fmt: skip
+    async with serve(answering("xaby")) as server:
+        answer = await server.post("/v1/completions", request)
+        sampling = server.supervisor.requests[0].sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.seed) == (0.5, -0.5, 3)
+    assert (sampling.logit_bias, sampling.do_sample) == ({7: 5.0}, True)
+    assert (answer.json["choices"][0]["text"], answer.json["choices"][0]["finish_reason"]) == ("x", "stop")
