@@ -127,6 +127,8 @@ class Limits:
         note="log-probabilities of the prompt are always given to requests that ask for them",
     )  # fmt: skip
     disable_grammar_support: bool = flag(False, "refuse grammars and tools with 422")
+    watermark_gamma: float = flag(0.5, "share of the vocabulary that a watermark favours")
+    watermark_delta: float = flag(2.0, "how much a watermark favours it: added to its logits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +213,6 @@ class Telemetry:
         "text-generation-inference.router", "service name in traces", note="tracing is not available yet"
     )
     usage_stats: str = flag("on", "accepted for TGI's sake: nothing is ever sent", choices=("on", "off", "no-stack"))
-    watermark_gamma: float | None = flag(None, "watermark green list share", refuse=_later(
-        "the watermark", "leave the flag out"))  # fmt: skip
-    watermark_delta: float | None = flag(None, "watermark bias", refuse=_later(
-        "the watermark", "leave the flag out"))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +279,12 @@ def _check_positive(config: Config) -> None:
     if not 0 < config.batching.cuda_memory_fraction <= 1:
         raise ConfigError(f"`--cuda-memory-fraction` must be in (0, 1]. Given: {config.batching.cuda_memory_fraction}",
                           hint="1.0 uses all free memory")  # fmt: skip
+    if not 0 < config.limits.watermark_gamma < 1:
+        raise ConfigError(f"`--watermark-gamma` must be > 0 and < 1. Given: {config.limits.watermark_gamma}",
+                          hint="0.5 is usual: half the vocabulary")  # fmt: skip
+    if not 0 < config.limits.watermark_delta <= 100:
+        raise ConfigError(f"`--watermark-delta` must be > 0 and <= 100. Given: {config.limits.watermark_delta}",
+                          hint="2.0 is usual; more is easier to detect, and harms the text more")  # fmt: skip
     for name, port in (("port", config.http.port), ("prometheus-port", config.http.prometheus_port)):
         if port is not None and not 0 <= port <= 65535:
             raise ConfigError(f"`--{name}` must be in [0, 65535]. Given: {port}", hint="0 picks a free port")

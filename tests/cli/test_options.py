@@ -59,7 +59,7 @@ LAUNCHER: list[tuple[str, str | None, int]] = [
     ("--rope-scaling", "linear", ACCEPTED), ("--rope-scaling", "dynamic", ACCEPTED), ("--rope-factor", "2", ACCEPTED),
     ("--json-output", None, ACCEPTED), ("--otlp-endpoint", "http://collector:4317", REFUSED),
     ("--otlp-service-name", "mine", NO_EFFECT), ("--cors-allow-origin", "https://a.example", ACCEPTED),
-    ("--api-key", "secret", ACCEPTED), ("--watermark-gamma", "0.5", REFUSED), ("--watermark-delta", "2", REFUSED),
+    ("--api-key", "secret", ACCEPTED), ("--watermark-gamma", "0.5", ACCEPTED), ("--watermark-delta", "2", ACCEPTED),
     ("--ngrok", None, REFUSED), ("--ngrok-authtoken", "x", REFUSED), ("--ngrok-edge", "x", REFUSED),
     ("--tokenizer-config-path", "t.json", ACCEPTED), ("--disable-grammar-support", None, ACCEPTED),
     ("--env", None, ACCEPTED), ("-e", None, ACCEPTED), ("--max-client-batch-size", "8", ACCEPTED),

@@ -18,9 +18,18 @@ from tgi.server.schemas import (
     parse,
 )
 
-INTEGERS = ["best_of", "top_k", "max_new_tokens", "truncate", "seed", "top_n_tokens"]
-FLOATS = ["temperature", "repetition_penalty", "frequency_penalty", "presence_penalty", "top_p", "typical_p"]
-BOOLEANS = ["do_sample", "return_full_text", "watermark", "details", "decoder_input_details"]
+INTEGERS = [
+    "best_of",
+    "top_k",
+    "max_new_tokens",
+    "truncate",
+    "seed",
+    "top_n_tokens",
+    "min_tokens",
+    "no_repeat_ngram_size",
+]
+FLOATS = ["temperature", "repetition_penalty", "frequency_penalty", "presence_penalty", "top_p", "typical_p", "min_p"]
+BOOLEANS = ["do_sample", "return_full_text", "watermark", "details", "decoder_input_details", "ignore_eos"]
 
 
 def native(**parameters: Any) -> bytes:
@@ -61,6 +70,13 @@ def test_each_integer_has_its_width() -> None:
         assert status_of(native(**{field: largest + 1})) == 422
     assert parse(GenerateRequest, native(seed=2**64 - 1)).parameters.seed == 2**64 - 1  # type: ignore[union-attr]
     assert status_of(native(top_k=-(2**31))) == 200  # judged later, with TGI's words
+
+
+@pytest.mark.parametrize("field", ["allowed_token_ids", "stop_token_ids"])
+@pytest.mark.parametrize("value", [5, [-1], [1.0], ["1"], [True], [2**32], [None], "5"])
+def test_lists_of_token_ids_hold_nothing_else(field: str, value: Any) -> None:
+    assert status_of(native(**{field: value})) == 422
+    assert status_of(native(bad_words_ids=[value])) == 422
 
 
 @pytest.mark.parametrize("field", FLOATS)
@@ -143,7 +159,7 @@ def test_messages(message: dict[str, Any], status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "status"), [("x", 200), (["x", "y"], 200), ([], 422), ([1, 2], 422), ([[1]], 422), (5, 422)]
+    ("prompt", "status"), [("x", 200), (["x", "y"], 200), ([], 422), ([1, 2], 200), ([[1]], 200), (5, 422)]
 )
 def test_prompts(prompt: Any, status: int) -> None:
     assert status_of(json.dumps({"prompt": prompt}).encode(), CompletionRequest) == status

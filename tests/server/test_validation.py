@@ -50,6 +50,27 @@ RULES: list[tuple[dict[str, Any], str]] = [
         {"logit_bias": {str(key): 1.0 for key in range(301)}},
         "`logit_bias` supports up to 300 tokens. Given: 301",
     ),
+    ({"min_p": 1.1, "no_repeat_ngram_size": 65}, "`min_p` must be >= 0.0 and <= 1.0"),
+    ({"min_p": -0.1}, "`min_p` must be >= 0.0 and <= 1.0"),
+    (
+        {"no_repeat_ngram_size": 65, "bad_words": [""]},
+        "`no_repeat_ngram_size` must be >= 0 and <= 64. Given: 65",
+    ),
+    ({"bad_words": [""] * 301}, "`bad_words` supports up to 300 entries. Given: 301"),
+    ({"bad_words_ids": [[]] * 301}, "`bad_words_ids` supports up to 300 entries. Given: 301"),
+    ({"stop_token_ids": [1] * 301, "bad_words": [""]}, "`stop_token_ids` supports up to 300 entries. Given: 301"),
+    ({"bad_words": [""], "bad_words_ids": [[]]}, "`bad_words` must have 1 to 256 characters"),
+    ({"bad_words": ["a" * 257]}, "`bad_words` must have 1 to 256 characters"),
+    ({"bad_words_ids": [[]], "allowed_token_ids": []}, "`bad_words_ids` must have 1 to 256 tokens"),
+    ({"bad_words_ids": [[1] * 257]}, "`bad_words_ids` must have 1 to 256 tokens"),
+    ({"allowed_token_ids": [], "stop_token_ids": [260]}, "`allowed_token_ids` cannot be empty"),
+    ({"bad_words_ids": [[1, 260]]}, "`bad_words_ids` token ids must be >= 0 and < 260"),
+    ({"allowed_token_ids": [1, 2**31]}, "`allowed_token_ids` token ids must be >= 0 and < 260"),
+    ({"stop_token_ids": [2**32 - 1], "truncate": 0}, "`stop_token_ids` token ids must be >= 0 and < 260"),
+    (
+        {"ignore_eos": True, "grammar": {}, "truncate": 0},
+        "`ignore_eos` cannot be used with a grammar: only the end may follow a complete output",
+    ),
     ({"truncate": 0}, "`truncate` must be strictly positive and less than 90. Given: 0"),
     ({"truncate": 91, "max_new_tokens": 200}, "`truncate` must be strictly positive and less than 90. Given: 91"),
     (
@@ -61,7 +82,8 @@ RULES: list[tuple[dict[str, Any], str]] = [
         "`inputs` tokens + `max_new_tokens` must be <= 100. Given: 5 `inputs` tokens and 1024 `max_new_tokens`",
     ),
     ({"grammar": {"type": "json"}, "watermark": True}, "grammar is not supported"),
-    ({"watermark": True, "adapter_id": "x"}, "`watermark` is not supported"),
+    ({"min_tokens": 3, "max_new_tokens": 2}, "`min_tokens` must be <= `max_new_tokens`. Given: 3 and 2"),
+    ({"min_tokens": 96}, "`min_tokens` must be <= `max_new_tokens`. Given: 96 and 95"),
     ({"adapter_id": "x"}, "`adapter_id` is not supported: no adapter is loaded"),
 ]
 
@@ -144,7 +166,8 @@ async def test_truncation_keeps_the_last_tokens() -> None:
     [
         ({}, False), ({"do_sample": True}, True), ({"temperature": 1.0}, False), ({"temperature": 0.5}, True),
         ({"top_k": 5}, True), ({"top_p": 0.5}, True), ({"top_p": 1.0}, False), ({"typical_p": 0.5}, True),
-        ({"typical_p": 1.0}, False), ({"seed": 5}, False), ({"repetition_penalty": 1.5}, False),
+        ({"typical_p": 1.0}, False), ({"min_p": 0.1}, True), ({"min_p": 0.0}, False),
+        ({"seed": 5}, False), ({"repetition_penalty": 1.5}, False),
     ],
 )  # fmt: skip
 async def test_what_makes_a_request_sample(parameters: dict[str, Any], samples: bool) -> None:
@@ -174,7 +197,8 @@ async def test_a_given_seed_is_kept_to_the_last_bit() -> None:
 async def test_everything_reaches_the_engine() -> None:
     prepared = await prepare(
         temperature=0.5, top_k=3, top_p=0.9, typical_p=0.8, repetition_penalty=1.1, frequency_penalty=0.2,
-        presence_penalty=0.3, logit_bias={"7": -1.5}, top_n_tokens=2, decoder_input_details=True, stop=["x"],
+        presence_penalty=0.3, logit_bias={"7": -1.5}, min_p=0.1, no_repeat_ngram_size=3, watermark=True,
+        top_n_tokens=2, decoder_input_details=True, stop=["x"],
     )  # fmt: skip
     request = prepared.engine_request(9)
     sampling = request.sampling
@@ -182,6 +206,8 @@ async def test_everything_reaches_the_engine() -> None:
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.typical_p) == (0.5, 3, 0.9, 0.8)
     assert (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.1, 0.2, 0.3)
     assert sampling.logit_bias == {7: -1.5}
+    assert (sampling.min_p, sampling.no_repeat_ngram_size) == (0.1, 3)
+    assert (sampling.watermark_gamma, sampling.watermark_delta) == (0.5, 2.0)
     assert (prepared.stops, prepared.stop_rule) == (("x",), StopRule.AT_END)
 
 

@@ -102,7 +102,7 @@ class BadWords:
     def completing(self, history: Int32) -> list[int]:
         """The tokens that would complete a word."""
         recent = history[max(0, len(history) - max(self._lengths, default=0)) :].tolist()
-        found = []
+        found: list[int] = []
         for length in self._lengths:
             if length <= len(recent):
                 found += self._last.get(tuple(recent[len(recent) - length :]), ())

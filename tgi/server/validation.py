@@ -13,6 +13,7 @@ from tgi.config import Limits
 from tgi.engine.messages import EngineRequest
 from tgi.errors import ValidationError
 from tgi.sampling import SamplingParams
+from tgi.server.constraints import check_constraints, constraints, stop_ids
 from tgi.server.detokenizer import StopRule
 from tgi.server.grammars import Grammars
 from tgi.server.schemas import GenerateParameters, Grammar
@@ -134,12 +135,13 @@ class Validator:
         max_new_tokens = self._output_budget(len(ids), parameters.max_new_tokens)
         grammar = await self._compile(parameters.grammar)
         _refuse_missing_features(parameters)
+        chosen = await constraints(parameters, self._tokenizer, longest=max_new_tokens, vocab_size=self._vocab_size)
         return Prepared(
             characters=len(inputs),
             prompt_ids=np.asarray(ids, "<i4").tobytes(),
-            sampling=self._sampling(parameters, grammar),
+            sampling=msgspec.structs.replace(self._sampling(parameters), grammar=grammar, **chosen),
             max_new_tokens=max_new_tokens,
-            stop_ids=self._tokenizer.eos_ids,
+            stop_ids=stop_ids(parameters, self._tokenizer.eos_ids),
             stops=_stops(parameters),
             stop_rule=stop_rule,
             top_tokens=parameters.top_n_tokens or 0,
@@ -168,6 +170,7 @@ class Validator:
             if not 0 < len(stop) <= MAX_STOP_CHARACTERS:
                 raise ValidationError(f"`stop` sequences must have 1 to {MAX_STOP_CHARACTERS} characters")
         self._check_bias(parameters)
+        check_constraints(parameters, self._vocab_size)
 
     def _check_bias(self, parameters: GenerateParameters) -> None:
         bias = _bias(parameters)
@@ -200,7 +203,7 @@ class Validator:
             raise ValidationError("grammar is not supported")
         return await self._grammars.compile(grammar)
 
-    def _sampling(self, parameters: GenerateParameters, grammar: str) -> SamplingParams:
+    def _sampling(self, parameters: GenerateParameters) -> SamplingParams:
         temperature = 1.0 if parameters.temperature is None else parameters.temperature
         top_p = 1.0 if parameters.top_p is None else parameters.top_p
         typical_p = 1.0 if parameters.typical_p is None else parameters.typical_p
@@ -210,6 +213,7 @@ class Validator:
             or parameters.top_k is not None
             or top_p < 1.0
             or typical_p < 1.0
+            or bool(parameters.min_p)
         )
         seed = parameters.seed
         if seed is None:
@@ -224,14 +228,15 @@ class Validator:
             frequency_penalty=parameters.frequency_penalty or 0.0,
             presence_penalty=parameters.presence_penalty or 0.0,
             logit_bias=_bias(parameters),
-            grammar=grammar,
+            watermark_gamma=self._limits.watermark_gamma if parameters.watermark else 0.0,
+            watermark_delta=self._limits.watermark_delta if parameters.watermark else 0.0,
             seed=seed,
         )
 
 
 def _check_sampling(parameters: GenerateParameters) -> None:
     """Rules 1 to 8 of spec/http-api.md section 5. `top_p` and `typical_p` of 1.0 are "off" (decision D7)."""
-    knobs = (parameters.temperature, parameters.top_k, parameters.top_p, parameters.typical_p)
+    knobs = (parameters.temperature, parameters.top_k, parameters.top_p, parameters.typical_p, parameters.min_p)
     sampling = parameters.do_sample or any(knob is not None for knob in knobs)
     penalties = {
         "frequency_penalty": parameters.frequency_penalty,
@@ -258,8 +263,6 @@ def _check_sampling(parameters: GenerateParameters) -> None:
 
 
 def _refuse_missing_features(parameters: GenerateParameters) -> None:
-    if parameters.watermark:
-        raise ValidationError("`watermark` is not supported")
     if parameters.adapter_id is not None:
         raise ValidationError("`adapter_id` is not supported: no adapter is loaded")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tgi.server.detokenizer import StopRule
 from tgi.server.routes.openai import FINISH, Envelope, parameters, stop_rule, wants_usage
-from tgi.server.schemas import OpenAiRequest, StreamOptions
+from tgi.server.schemas import Constraints, OpenAiRequest, StreamOptions
 
 
 def test_every_finish_reason_has_a_name() -> None:
@@ -39,3 +39,27 @@ def test_usage_is_sent_when_asked_for() -> None:
     assert wants_usage(OpenAiRequest(stream_options=StreamOptions(include_usage=True)))
     assert not wants_usage(OpenAiRequest(stream_options=StreamOptions()))
     assert not wants_usage(OpenAiRequest())
+
+
+CONSTRAINTS = {
+    "min_p": 0.1, "no_repeat_ngram_size": 3, "bad_words": ["no"], "bad_words_ids": [[4, 5]], "watermark": True,
+    "allowed_token_ids": [1, 2], "min_tokens": 2, "ignore_eos": True, "stop_token_ids": [7],
+}  # fmt: skip
+
+
+def test_every_constraint_of_the_native_routes_is_understood() -> None:
+    asked = parameters(OpenAiRequest(**CONSTRAINTS, top_k=5, typical_p=0.9, repetition_penalty=1.2))
+    assert set(CONSTRAINTS) == set(Constraints.__struct_fields__)
+    assert {name: getattr(asked, name) for name in CONSTRAINTS} == CONSTRAINTS
+    assert (asked.top_k, asked.typical_p, asked.repetition_penalty) == (5, 0.9, 1.2)
+
+
+def test_parameters_of_sampling_mean_nothing_where_the_choice_is_greedy() -> None:
+    asked = parameters(OpenAiRequest(temperature=0.0, min_p=0.1, top_k=5, typical_p=0.9, min_tokens=2))
+    assert (asked.do_sample, asked.min_p, asked.top_k, asked.typical_p) == (False, None, None, None)
+    assert asked.min_tokens == 2
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(0, None), (-1, None), (-2, -2), (1, 1), (None, None)])
+def test_a_top_k_of_zero_or_minus_one_is_off(top_k: int | None, expected: int | None) -> None:
+    assert parameters(OpenAiRequest(top_k=top_k)).top_k == expected

@@ -12,7 +12,7 @@ from tgi.server.detokenizer import StopRule
 from tgi.server.grammars import asked_grammar
 from tgi.server.inference import Generation
 from tgi.server.responses import Usage
-from tgi.server.schemas import GenerateParameters, OpenAiRequest
+from tgi.server.schemas import Constraints, GenerateParameters, OpenAiRequest
 from tgi.server.services import FINGERPRINT
 
 FINISH = {"eos_token": "stop", "stop_sequence": "stop", "length": "length"}
@@ -45,13 +45,23 @@ class Envelope:
 
 
 def parameters(body: OpenAiRequest) -> GenerateParameters:
-    """OpenAI's parameters as TGI's: sampling by default, greedy at temperature 0 (and at `top_p` 0)."""
+    """OpenAI's parameters as TGI's: sampling by default, greedy at temperature 0 (and at `top_p` 0).
+
+    Where a choice is greedy, parameters of sampling mean nothing. `top_k` of 0 and -1 is "off", as in vLLM.
+    """
     greedy = body.temperature == 0.0 or body.top_p == 0.0
     maximum = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    constraints = {name: getattr(body, name) for name in Constraints.__struct_fields__}
+    if greedy:
+        constraints["min_p"] = None
     return GenerateParameters(
+        **constraints,
         do_sample=not greedy,
         temperature=None if greedy else body.temperature,
         top_p=None if greedy else body.top_p,
+        top_k=None if greedy or body.top_k in (0, -1) else body.top_k,
+        typical_p=None if greedy else body.typical_p,
+        repetition_penalty=body.repetition_penalty,
         frequency_penalty=body.frequency_penalty,
         presence_penalty=body.presence_penalty,
         max_new_tokens=maximum,
