@@ -11,76 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.fakes import FakeRunner, expected_tokens, make_request
-from tgi.engine.messages import EngineRequest, FinishReason, StepOutput
-from tgi.engine.scheduler import LOOK_AHEAD, MOST_PREEMPTIONS, Scheduler
-from tgi.runner.plan import StepPlan
-
-
-class Bench:
-    """A scheduler and a fake runner, stepped by hand."""
-
-    def __init__(self, **options: Any) -> None:
-        caching = options.pop("prefix_caching", True)
-        self.runner = runner = FakeRunner(**options)
-        self.scheduler = Scheduler(
-            num_blocks=runner.num_blocks,
-            block_size=runner.block_size,
-            max_rows=runner.max_rows,
-            max_step_tokens=runner.max_step_tokens,
-            max_total_tokens=runner.max_total_tokens,
-            rope_variant=runner.rope_variant,
-            prefix_caching=caching,
-        )
-        self.tokens: dict[int, list[int]] = {}
-        self.finish: dict[int, FinishReason] = {}
-        self.failed: dict[int, str] = {}
-        self.prompt_logprobs: dict[int, list[float]] = {}
-        self.prompt_top: dict[int, dict[int, tuple[int, float]]] = {}  # the first of each position
-        self.outputs: list[StepOutput] = []
-        self.plans: list[StepPlan] = []
-
-    def add(self, request: EngineRequest) -> None:
-        self.scheduler.add(request)
-        self.tokens[request.id] = np.frombuffer(request.output_ids, np.int32).tolist()
-
-    def step(self) -> bool:
-        plan = self.scheduler.plan()
-        if plan is None:
-            return False
-        assert len(plan.input_ids) <= self.runner.max_step_tokens
-        output, failed = self.scheduler.update(plan, self.runner.execute(plan))
-        self.plans.append(plan)
-        self.outputs.append(output)
-        self.failed.update({i: message.reason for message in failed for i in message.ids})
-        columns = zip(
-            np.frombuffer(output.request_ids, np.int64).tolist(),
-            np.frombuffer(output.indices, np.int32).tolist(),
-            np.frombuffer(output.token_ids, np.int32).tolist(),
-            output.finish,
-            strict=True,
-        )
-        for entry, (request_id, index, token, finish) in enumerate(columns):
-            assert index == len(self.tokens[request_id]), "outputs are numbered without gaps"
-            self.tokens[request_id].append(token)
-            if finish:
-                self.finish[request_id] = FinishReason(finish)
-            if entry in output.prompt_logprobs:
-                self.prompt_logprobs[request_id] = np.frombuffer(output.prompt_logprobs[entry], np.float32).tolist()
-                self.prompt_top[request_id] = {
-                    position: (np.frombuffer(top.token_ids, np.int32)[0], np.frombuffer(top.logprobs, np.float32)[0])
-                    for position, top in output.prompt_top.get(entry, {}).items()
-                }
-        return True
-
-    def run(self, limit: int = 2000) -> None:
-        while self.step():
-            limit -= 1
-            assert limit, "the requests never end"
-        assert self.scheduler.idle
-
-    def allocator(self) -> Any:
-        return self.scheduler._blocks
+from tests.engine.bench import Bench
+from tests.fakes import expected_tokens, make_request
+from tgi.engine.messages import EngineRequest, FinishReason
+from tgi.engine.scheduler import MOST_PREEMPTIONS
 
 
 def test_a_lone_request_may_fill_the_whole_cache() -> None:
@@ -185,76 +119,6 @@ def test_prefixes_are_shared_only_where_they_are_the_same_and_wanted(change: dic
     bench.add(make_request(3, range(9), cache_salt="a"))
     bench.run()
     assert sum(output.stats.cached_tokens for output in bench.outputs) == 8
-
-
-def siblings(count: int, length: int, **options: Any) -> list[EngineRequest]:
-    """Choices of one request: the same prompt and seed, each a sequence of its own."""
-    return [make_request(i, range(length), seed=i, max_new_tokens=4, **options) for i in range(1, count + 1)]
-
-
-@pytest.mark.parametrize("prompt_logprobs", [False, True])
-def test_choices_of_one_request_compute_its_prompt_once(prompt_logprobs: bool) -> None:
-    bench = Bench(num_blocks=256, block_size=16, max_total_tokens=1024, max_step_tokens=256)
-    first, *others = siblings(4, 200)
-    requests = [make_request(1, range(200), seed=1, max_new_tokens=4, prompt_logprobs=prompt_logprobs), *others]
-    for request in requests:
-        bench.add(request)
-    bench.run()
-    assert bench.outputs[0].stats.started_ids == (1,)
-    assert bench.outputs[1].stats.started_ids == (2, 3, 4)
-    assert sum(output.stats.prefill_tokens for output in bench.outputs) == 200 + 3 * 8  # 12 blocks of 16, and 8 tokens
-    assert sum(output.stats.cached_tokens for output in bench.outputs) == 3 * 192
-    assert [bench.tokens[r.id] for r in (first, *others)] == [expected_tokens(r) for r in (first, *others)]
-
-
-def test_others_pass_a_request_that_waits_for_a_prefix() -> None:
-    bench = Bench(num_blocks=256, block_size=4, max_total_tokens=256, max_step_tokens=64)
-    for request in (*siblings(3, 20), make_request(9, range(50, 60))):
-        bench.add(request)
-    bench.step()
-    assert bench.outputs[0].stats.started_ids == (1, 9)
-    bench.step()
-    assert bench.outputs[1].stats.started_ids == (2, 3)
-
-
-def test_few_requests_are_looked_at_beyond_the_first_that_waits_for_a_prefix() -> None:
-    bench = Bench(num_blocks=256, block_size=4, max_total_tokens=256, max_step_tokens=64, max_rows=64)
-    for request in (*siblings(LOOK_AHEAD + 1, 20), make_request(99, range(50, 60))):
-        bench.add(request)
-    bench.step()
-    assert bench.outputs[0].stats.started_ids == (1,)
-    bench.step()
-    assert bench.outputs[1].stats.started_ids == (*range(2, LOOK_AHEAD + 2), 99)  # in order
-
-
-@pytest.mark.parametrize("max_step_tokens", [8, 64])
-def test_a_prefix_that_is_never_finished_is_computed_by_who_waited_for_it(max_step_tokens: int) -> None:
-    bench = Bench(num_blocks=64, block_size=4, max_total_tokens=64, max_step_tokens=max_step_tokens)
-    first, second, third = siblings(3, 30)
-    for request in (first, second, third):
-        bench.add(request)
-    plan = bench.scheduler.plan()
-    assert plan is not None
-    bench.scheduler.abort([first.id])
-    bench.run()
-    assert [bench.tokens[r.id] for r in (second, third)] == [expected_tokens(r) for r in (second, third)]
-    assert sum(output.stats.prefill_tokens for output in bench.outputs) == 30 + 2  # 7 blocks of 4 come from the second
-
-
-def test_a_request_waits_only_for_blocks_that_are_not_computed_yet() -> None:
-    bench = Bench(num_blocks=64, block_size=4, max_total_tokens=64, max_step_tokens=8)
-    requests = [make_request(1, range(13)), make_request(2, [*range(12), 77]), make_request(3, range(6))]
-    for request in requests:
-        bench.add(request)
-    bench.step()  # two of the first request's three full blocks
-    assert bench.outputs[0].stats.started_ids == (1,)
-    bench.step()  # the third one, which the second request needs and the third request does not
-    assert bench.outputs[1].stats.started_ids == (3,)
-    bench.step()
-    assert bench.outputs[2].stats.started_ids == (2,)
-    bench.run()
-    assert [output.stats.cached_tokens for output in bench.outputs[:3]] == [0, 4, 12]
-    assert [bench.tokens[r.id] for r in requests] == [expected_tokens(r) for r in requests]
 
 
 def test_the_last_allowed_token_reports_the_length_even_where_it_is_a_stop_id() -> None:
