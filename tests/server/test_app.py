@@ -238,7 +238,7 @@ def test_a_busy_metrics_port_costs_only_itself(fake: type[Supervisor]) -> None:
 async def test_exactly_the_listed_routes_exist() -> None:
     async with serve() as server:
         for path, _ in OPEN_ROUTES:
-            path = path.replace("{model:.+}", "tiny").replace("{name}", "start.js")
+            path = path.replace("{model:[\\s\\S]+}", "tiny").replace("{name}", "start.js")
             assert (await server.get(path)).status == 200
         for path, _ in GUARDED_PAGES:
             assert (await server.get(path)).status == 200

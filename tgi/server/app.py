@@ -48,7 +48,7 @@ OPEN_ROUTES = [
     ("/ping", health.health),
     ("/info", info.info),
     ("/v1/models", info.models),
-    ("/v1/models/{model:.+}", info.model),
+    ("/v1/models/{model:[\\s\\S]+}", info.model),
     ("/metrics", metrics.metrics),
     ("/docs", docs.redirect),
     ("/docs/", docs.page),

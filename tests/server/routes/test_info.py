@@ -35,7 +35,7 @@ async def test_the_served_model_is_found_by_its_id(path: str) -> None:
         assert (await server.get(f"/v1/models/{path}")).body == MODEL
 
 
-@pytest.mark.parametrize("path", ["tiny", "owner/tiny/", "..%2f..%2fetc%2fpasswd", "gpt-4"])
+@pytest.mark.parametrize("path", ["tiny", "owner/tiny/", "..%2f..%2fetc%2fpasswd", "gpt%0A4"])
 async def test_other_models_are_not_found(path: str) -> None:
     async with serve(model_id="owner/tiny") as server:
         answer = await server.get(f"/v1/models/{path}")
