@@ -20,7 +20,8 @@ Serve:
   launch  the same, under the name of TGI's launcher
 
 Models:
-  download  fetch a model's files and print where they are
+  download   fetch a model's files and print where they are
+  watermark  find the watermark of generated text
 
 Help:
   print-schema  print the HTTP interface as OpenAPI

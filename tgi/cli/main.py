@@ -36,6 +36,7 @@ COMMANDS = {
     "launch": Entry("the same, under the name of TGI's launcher", SERVE, "tgi.cli.serve:launch"),
     "download": Entry("fetch a model's files and print where they are", MODELS, "tgi.cli.download:download"),
     "download-weights": Entry("TGI's name of `download`", MODELS, "tgi.cli.download:download_weights", hidden=True),
+    "watermark": Entry("find the watermark of generated text", MODELS, "tgi.cli.watermark:watermark"),
     "sagemaker": Entry("serve a model as SageMaker asks for it", SERVE, "tgi.cli.sagemaker:sagemaker", hidden=True),
     "print-schema": Entry("print the HTTP interface as OpenAPI", HELP, "tgi.cli.print_schema:print_schema"),
     "env": Entry("show versions, machine and GPU driver, for bug reports", HELP, "tgi.cli.env:env"),
