@@ -181,6 +181,16 @@ async def test_the_first_of_equal_sequences_wins() -> None:
     assert "best_of_sequences" not in plain.json["details"]
 
 
+async def test_one_sequence_scores_the_prompt_for_all() -> None:
+    async with serve(answering("xy")) as server:
+        asked = body(best_of=2, do_sample=True, decoder_input_details=True, max_new_tokens=2)
+        details = (await server.post("/generate", asked)).json["details"]
+        scored = [request.prompt_logprobs for request in server.supervisor.requests]
+    assert scored == [True, False]
+    assert len(details["prefill"]) > 1
+    assert details["best_of_sequences"][0]["prefill"] == details["prefill"]
+
+
 @pytest.mark.parametrize(
     ("request_body", "message"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from msgspec import UNSET
@@ -77,7 +77,9 @@ async def best(services: Services, name: str, inputs: str, parameters: GenerateP
         services.validator.check_best_of(count)
     with services.inference.admit(count):
         first = await services.validator.validate(inputs, parameters)
-        prepared = [first, *(services.validator.reseed(first) for _ in range(count - 1))]
+        # The first scores the prompt for all; the others then find its blocks computed.
+        unscored = replace(first, prompt_logprobs=False)
+        prepared = [first, *(services.validator.reseed(unscored) for _ in range(count - 1))]
         with services.inference.generate(prepared, received) as generations:
             pieces = await collect(generations)
     index = max(range(count), key=lambda index: _mean_logprob(pieces[index]))
@@ -93,8 +95,10 @@ async def _answer(services: Services, name: str, body: GenerateRequest, *, as_ar
     prefix = body.inputs if parameters.return_full_text else ""
     answer = GenerateResponse(generated_text=prefix + winner.text)
     if parameters.details or parameters.decoder_input_details:
+        prefill = _prefill(services.tokenizer, made.generations[0])
         sequences = [
-            _sequence(services.tokenizer, *pair, prefix) for pair in zip(made.generations, made.pieces, strict=True)
+            _sequence(services.tokenizer, *pair, prefix, prefill)
+            for pair in zip(made.generations, made.pieces, strict=True)
         ]
         won = sequences.pop(made.index)
         answer.details = Details(
@@ -147,17 +151,23 @@ def _event(
     return event
 
 
-def _sequence(tokenizer: Tokenizer, generation: Generation, pieces: Sequence[Piece], prefix: str) -> BestOfSequence:
-    prompt = generation.prepared.prompt_tokens() if generation.prepared.prompt_logprobs else []
+def _prefill(tokenizer: Tokenizer, generation: Generation) -> list[PrefillToken]:
+    """The prompt and its scores, where they are asked for."""
+    if not generation.prepared.prompt_logprobs:
+        return []
+    scored = zip(generation.prepared.prompt_tokens(), generation.prompt_logprobs, strict=True)
+    return [PrefillToken(token_id, tokenizer.text(token_id), logprob) for token_id, logprob in scored]
+
+
+def _sequence(
+    tokenizer: Tokenizer, generation: Generation, pieces: Sequence[Piece], prefix: str, prefill: list[PrefillToken]
+) -> BestOfSequence:
     return BestOfSequence(
         generated_text=prefix + generation.text,
         finish_reason=generation.finish or "",
         generated_tokens=generation.generated,
         seed=generation.prepared.seed,
-        prefill=[
-            PrefillToken(token_id, tokenizer.text(token_id), logprob)
-            for token_id, logprob in zip(prompt, generation.prompt_logprobs, strict=True)
-        ],
+        prefill=prefill,
         tokens=[Token(piece.id, piece.text, piece.logprob, piece.special) for piece in pieces],
         top_tokens=[_top(tokenizer, piece) for piece in pieces] if generation.prepared.top_tokens else UNSET,
     )
