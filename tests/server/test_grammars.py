@@ -141,6 +141,8 @@ async def test_a_grammar_reaches_the_engine(loose: Limits) -> None:
         assert used(asked[1])["json_schema"]["properties"] == OBJECT["properties"]
         assert asked[2] == asked[3] != ""
         assert asked[4] == ""
+        assert await server.metric("tgi_grammar_compile_duration_count") == 3
+        assert await server.metric("tgi_grammar_cache_bytes") > 100
         assert len(workers()) == 1
     assert not workers()
 

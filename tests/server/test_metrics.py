@@ -46,6 +46,14 @@ def stats(**changes: Any) -> StepStats:
     return StepStats(**(fields | changes))
 
 
+def test_compiled_grammars_are_timed_and_what_is_remembered_is_measured() -> None:
+    series = metrics()
+    series.compiled(0.03, 700)
+    assert value(series, 'tgi_grammar_compile_duration_bucket{le="0.1"}') == 1
+    assert value(series, 'tgi_grammar_compile_duration_bucket{le="0.01"}') == 0
+    assert value(series, "tgi_grammar_cache_bytes") == 700
+
+
 def test_every_name_of_tgi_is_there_under_its_type_and_labels() -> None:
     text = metrics().render().decode()
     for name, label in COUNTERS.items():

@@ -128,7 +128,7 @@ def make_services(
     templates = named_templates(files.chat_template)
     tokens = {name: token for name, token in files.config.items() if name in SPECIAL_TOKENS and isinstance(token, str)}
     added = files.tokenizer.get_added_tokens_decoder().values()
-    grammars = Grammars([token.content for token in added if token.special])
+    grammars = Grammars([token.content for token in added if token.special], on_compiled=series.compiled)
     return Services(
         config=config, served=served, ready=ready, supervisor=supervisor, tokenizer=tokenizer,
         template=Renderer(templates, tokens),

@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -38,11 +39,15 @@ _NAMES = {"json": "schema", "lark": "grammar", "choice": "list of choices"}
 class Grammars:
     """Compiles what requests ask for, and remembers what came of it.
 
-    `special_tokens` are those of the model that a Lark grammar may name. The worker starts with the first grammar.
-    Belongs to the event loop that uses it first.
+    `special_tokens` are those of the model that a Lark grammar may name. `on_compiled` hears of the seconds each
+    compilation took, and of the bytes remembered after it. The worker starts with the first grammar. Belongs to the
+    event loop that uses it first.
     """
 
-    def __init__(self, special_tokens: Sequence[str] = ()) -> None:
+    def __init__(
+        self, special_tokens: Sequence[str] = (), *, on_compiled: Callable[[float, int], None] | None = None
+    ) -> None:
+        self._on_compiled = on_compiled
         self._special_tokens = tuple(special_tokens)
         self._worker: _Worker | None = None
         self._lock = asyncio.Lock()
@@ -59,8 +64,9 @@ class Grammars:
             # not be left behind for the next one.
             compiling = self._compiling.get(constraint)
             if compiling is None:
+                start = time.monotonic()
                 compiling = self._compiling[constraint] = asyncio.create_task(self._compile(constraint))
-                compiling.add_done_callback(lambda task: self._done(constraint, task))
+                compiling.add_done_callback(lambda task: self._done(constraint, task, start))
             reply = await asyncio.shield(compiling)
         else:
             self._known.move_to_end(constraint)
@@ -74,7 +80,7 @@ class Grammars:
             self._worker.end()
             self._worker = None
 
-    def _done(self, constraint: Constraint, task: asyncio.Task[Reply]) -> None:
+    def _done(self, constraint: Constraint, task: asyncio.Task[Reply], start: float) -> None:
         del self._compiling[constraint]
         if task.cancelled() or task.exception() is not None:
             return
@@ -82,6 +88,8 @@ class Grammars:
         self.cached_bytes += _size(constraint, task.result())
         while len(self._known) > CACHED_GRAMMARS or self.cached_bytes > CACHED_BYTES:
             self.cached_bytes -= _size(*self._known.popitem(last=False))
+        if self._on_compiled is not None:
+            self._on_compiled(time.monotonic() - start, self.cached_bytes)
 
     async def _compile(self, constraint: Constraint) -> Reply:
         async with self._lock:

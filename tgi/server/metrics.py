@@ -17,6 +17,7 @@ SECONDS = tuple(itertools.accumulate([1.5] * 34, lambda bound, factor: bound * f
 FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
 INTER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 GAP_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
+COMPILE_S = (0.01, 0.1, 1)
 LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 FAILURES = ("validation", "overloaded", "template", "incomplete", "generation", "dropped")
 METHODS = ("prefill", "decode")
@@ -43,6 +44,7 @@ class Metrics(Observer):
         self._latency_metrics()
         self._batch_metrics()
         self._cache_metrics()
+        self._grammar_metrics()
         self._resilience_metrics()
 
     @property
@@ -147,6 +149,14 @@ class Metrics(Observer):
             "tgi_preemptions", "sequences whose blocks were taken, to be computed again", "sequences"
         )
 
+    def _grammar_metrics(self) -> None:
+        new = self._registry
+        new.section("Grammars")
+        self.grammar_compile = new.histogram(
+            "tgi_grammar_compile_duration", "compiling a grammar that was not remembered", COMPILE_S, "s"
+        )
+        self.grammar_cache = new.gauge("tgi_grammar_cache_bytes", "grammars that are remembered", "bytes")
+
     def _resilience_metrics(self) -> None:
         new = self._registry
         new.section("Resilience")
@@ -171,6 +181,11 @@ class Metrics(Observer):
         self.loop_lag = new.histogram(
             "tgi_event_loop_lag", "how late the event loop ran what was due", LAG_S, "s"
         )  # fmt: skip
+
+    def compiled(self, seconds: float, cached_bytes: int) -> None:
+        """A grammar was compiled or refused, and is remembered among others of `cached_bytes` together."""
+        self.grammar_compile.observe(seconds)
+        self.grammar_cache.set(cached_bytes)
 
     def succeeded(self, timings: Timings, generated: int) -> None:
         """A sequence is complete."""
