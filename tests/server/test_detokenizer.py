@@ -132,3 +132,18 @@ def test_no_part_of_a_stop_sequence_is_ever_shown(seed: int) -> None:
         shown += step.delta
         assert expected.startswith(shown)
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [(StopRule.STRIP, "a"), (StopRule.INCLUDE, "ab"), (StopRule.AT_END, "ab")]
+)
+@pytest.mark.parametrize("stops", [(), ("never",)])
+def test_the_token_that_ended_a_sequence_is_left_out_where_stop_sequences_are(
+    rule: StopRule, expected: str, stops: tuple[str, ...]
+) -> None:
+    detokenizer = Detokenizer(BYTE_LEVEL, stops, rule)
+    first, second = byte_level().encode("ab", add_special_tokens=False).ids
+    steps = [detokenizer.push(first), detokenizer.push(second, last=True, ended=True)]
+
+    assert answer(steps) == expected
+    assert steps[1].text == "b"

@@ -41,9 +41,13 @@ class Detokenizer:
         # Raw text not yet released, oldest first, and whether it is visible: stop sequences may span special tokens.
         self._held: list[tuple[str, bool]] = []
 
-    def push(self, token_id: int, *, last: bool = False) -> Decoded:
-        """Add a token; with `last`, nothing is held back any more, and an unfinished character becomes U+FFFD."""
-        special = self._tokenizer.is_special(token_id)
+    def push(self, token_id: int, *, last: bool = False, ended: bool = False) -> Decoded:
+        """Add a token; with `last`, nothing is held back any more, and an unfinished character becomes U+FFFD.
+
+        `ended`: this token ended the sequence. It is left out of the answer where stop sequences are, as a special
+        token is everywhere.
+        """
+        special = self._tokenizer.is_special(token_id) or (ended and self._rule is StopRule.STRIP)
         if special:
             text = self._tokenizer.text(token_id)
             unfinished = self._characters.decode(b"", True) if last else ""

@@ -100,7 +100,8 @@ class Generation:
         else:
             self._metrics.inter_token.observe(now - self._previous)
         self._previous = now
-        decoded = self._detokenizer.push(token.id, last=token.finish is not FinishReason.NONE)
+        ended = token.finish is FinishReason.STOP_ID
+        decoded = self._detokenizer.push(token.id, last=token.finish is not FinishReason.NONE, ended=ended)
         decoded_at = time.monotonic()
         self._metrics.batch_durations["decode", method].observe(decoded_at - now)
         self._metrics.skipped_tokens.observe(0)  # no speculation: a step gives a request one token

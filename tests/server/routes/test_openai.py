@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.server.serving import answering, byte_level, serve
 from tgi.server.detokenizer import StopRule
 from tgi.server.routes.openai import FINISH, Envelope, parameters, stop_rule, wants_usage
 from tgi.server.schemas import Constraints, OpenAiRequest, StreamOptions
+
+USER = [{"role": "user", "content": "hello"}]
 
 
 def test_every_finish_reason_has_a_name() -> None:
@@ -63,3 +66,13 @@ def test_parameters_of_sampling_mean_nothing_where_the_choice_is_greedy() -> Non
 @pytest.mark.parametrize(("top_k", "expected"), [(0, None), (-1, None), (-2, -2), (1, 1), (None, None)])
 def test_a_top_k_of_zero_or_minus_one_is_off(top_k: int | None, expected: int | None) -> None:
     assert parameters(OpenAiRequest(top_k=top_k)).top_k == expected
+
+
+async def test_a_stop_token_of_the_clients_own_ends_the_answer_and_is_left_out() -> None:
+    stop = byte_level().encode("E", add_special_tokens=False).ids
+    request = {"messages": USER, "stop_token_ids": stop, "max_tokens": 9}
+    async with serve(answering("abEc")) as server:
+        choice = (await server.post("/v1/chat/completions", request)).json["choices"][0]
+        native = (await server.post("/generate", {"inputs": "x", "parameters": {"stop_token_ids": stop}})).json
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("ab", "stop")
+    assert native == {"generated_text": "abE"}  # TGI keeps what ends a text
