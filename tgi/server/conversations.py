@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi.errors import ValidationError
@@ -16,7 +16,8 @@ _NAMED_ROLES = ("tool", "function")  # elsewhere, a name is not shown: TGI never
 
 def template_messages(messages: Sequence[Message], facts: Facts) -> list[dict[str, Any]]:
     """The messages in the form that a template expects. Raises: ValidationError for content that is not text."""
-    return [_shown(message, facts) for message in messages]
+    called = {call.get("id"): _called(call) for message in messages for call in message.tool_calls or []}
+    return [_shown(message, facts, called) for message in messages]
 
 
 def last_words(messages: Sequence[dict[str, Any]], words: str) -> list[dict[str, Any]]:
@@ -31,14 +32,16 @@ def last_words(messages: Sequence[dict[str, Any]], words: str) -> list[dict[str,
     return [*messages[:-1], {**messages[-1], "content": extended}]
 
 
-def _shown(message: Message, facts: Facts) -> dict[str, Any]:
+def _shown(message: Message, facts: Facts, called: Mapping[Any, str | None]) -> dict[str, Any]:
     # A key without a value is left out, as transformers does: templates handle a missing key better than None.
     shown: dict[str, Any] = {"role": message.role}
     content = _content(message, facts)
     if content is not None or facts.content_null:
         shown["content"] = content
-    if message.name is not None and message.role in _NAMED_ROLES:
-        shown["name"] = message.name
+    if message.role in _NAMED_ROLES:
+        # OpenAI's clients give a result the id of its call; some templates want the name of the tool.
+        name = message.name if message.name is not None else called.get(message.tool_call_id)
+        shown |= {} if name is None else {"name": name}
     if message.tool_call_id is not None:
         shown["tool_call_id"] = message.tool_call_id
     if message.reasoning_content is not None:
@@ -68,6 +71,12 @@ def _text(message: Message) -> str:
         if part.type != "text":
             raise ValidationError("`content` parts other than `text` are not supported")
     return "".join(part.text or "" for part in message.content)
+
+
+def _called(call: dict[str, Any]) -> str | None:
+    function = call.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _with_arguments(call: dict[str, Any], facts: Facts) -> dict[str, Any]:

@@ -130,13 +130,16 @@ def _checked(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         parameters = function.get("parameters")
         if not isinstance(parameters, dict | None) or (parameters or {}).get("type", "object") != "object":
             raise ToolError(f"the parameters of `{name}` must be a JSON schema of an object")
-        checked.append({"type": "function", **tool, "function": function})
+        # Some templates fail on a tool without a description or parameters.
+        function = {key: value for key, value in function.items() if value is not None}
+        function.setdefault("description", "")
+        function.setdefault("parameters", _NO_ARGUMENTS)
+        checked.append(tool | {"type": "function", "function": function})
     return checked
 
 
 def _schema(function: dict[str, Any]) -> dict[str, Any]:
-    parameters = function.get("parameters")
-    return _NO_ARGUMENTS if parameters is None else {"type": "object", **_closed(parameters)}
+    return {"type": "object", **_closed(function["parameters"])}
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
