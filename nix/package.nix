@@ -17,7 +17,6 @@
   numpy,
   pip,
   platformdirs,
-  prometheus-client,
   psutil,
   rich,
   swagger-ui-py,
@@ -84,7 +83,6 @@ buildPythonPackage {
     numpy
     pip
     platformdirs
-    prometheus-client
     psutil
     rich
     swagger-ui-py

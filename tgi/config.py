@@ -203,15 +203,18 @@ class Telemetry:
     """What the server tells about itself."""
 
     json_output: bool = flag(False, "write log lines as JSON")
-    log_level: str = flag("info", "debug, info, warn or error", env="LOG_LEVEL")
+    log_level: str = flag(
+        "info", "debug, info, warn or error, or a list such as `warn,tgi.server=debug`", env="LOG_LEVEL"
+    )
     print_env: bool = flag(
         False, "print the runtime environment, then go on",
         short="-e", aliases=("--env",), env="ENV", env_accepts=_is_boolean,
     )  # fmt: skip
-    otlp_endpoint: str | None = flag(None, "send traces there", refuse=_later("tracing", "leave the flag out"))
-    otlp_service_name: str = flag(
-        "text-generation-inference.router", "service name in traces", note="tracing is not available yet"
-    )
+    otlp_endpoint: str | None = flag(
+        None, "send traces to the OpenTelemetry collector at this URL: over HTTP to port 4318 or a path /v1/traces, "
+        "else over gRPC; needs the extra `otel`",
+    )  # fmt: skip
+    otlp_service_name: str = flag("text-generation-inference.router", "service name in traces")
     usage_stats: str = flag("on", "accepted for TGI's sake: nothing is ever sent", choices=("on", "off", "no-stack"))
 
 

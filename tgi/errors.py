@@ -6,6 +6,7 @@ TgiError
 ├── EngineGone                the engine process is dead; recovery decides what follows
 └── RequestError              one request is refused or failed; carries its HTTP answer
     ├── ValidationError       422 validation
+    │   └── InvalidGrammar
     ├── Overloaded            429 overloaded
     ├── TemplateError         422 template_error
     ├── ToolError             422 tool_error
@@ -51,11 +52,13 @@ class EngineGone(TgiError):
 class RequestError(TgiError):
     """One request that is refused or failed.
 
-    `status` is the HTTP status, `error_type` TGI's machine-readable name, `str(error)` the text shown to the client.
+    `status` is the HTTP status, `error_type` TGI's machine-readable name, `str(error)` the text shown to the client;
+    where that `quotes_client`, it is for nobody else's eyes, the log's least of all.
     """
 
     status = 500
     error_type = "internal"
+    quotes_client = False
 
 
 class ValidationError(RequestError):
@@ -66,6 +69,12 @@ class ValidationError(RequestError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"Input validation error: {message}")
+
+
+class InvalidGrammar(ValidationError):
+    """A grammar that cannot be used: the message names the place."""
+
+    quotes_client = True
 
 
 class Overloaded(RequestError):
@@ -84,6 +93,7 @@ class TemplateError(RequestError):
 
     status = 422
     error_type = "template_error"
+    quotes_client = True
 
     def __init__(self, message: str) -> None:
         super().__init__(f"Template error: {message}")
@@ -94,6 +104,7 @@ class ToolError(RequestError):
 
     status = 422
     error_type = "tool_error"
+    quotes_client = True
 
     def __init__(self, message: str) -> None:
         super().__init__(f"Tool error: {message}")

@@ -1,8 +1,9 @@
 """Log lines: text for people on stderr, or JSON lines for machines on stdout, as TGI writes them.
 
 A record may carry `extra={"span": {"name": "generate", ...}}`: what it happened in, and facts worth searching for.
-Prompts and answers are logged at DEBUG only. Control characters never reach the output raw, so that no request can
-forge a line or move a terminal's cursor.
+What `bind` tells of the current request, its id above all, is in every line written for it. No line quotes a client:
+lengths and hashes stand for its words. Control characters never reach the output raw, so that no request can forge a
+line or move a terminal's cursor, and a flood of one kind of message is cut short, so that none can fill a disk.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+import traceback
+from collections.abc import Hashable, Mapping
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from tgi.errors import ConfigError
@@ -27,6 +33,10 @@ LEVELS = {
 _NAMES = {"WARNING": "WARN", "CRITICAL": "ERROR"}  # TGI knows no others than DEBUG, INFO, WARN and ERROR
 _COLOURS = {"DEBUG": "\x1b[34m", "INFO": "\x1b[32m", "WARN": "\x1b[33m", "ERROR": "\x1b[31m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
+_TGIS_TARGETS = ("text_generation_router", "text_generation_launcher", "text_generation_server")
+_MOST_A_SECOND = 10  # of one kind, from WARN on
+
+_bound: ContextVar[Mapping[str, str]] = ContextVar("bound", default=MappingProxyType({}))
 
 
 def configure(*, json_lines: bool = False, level: str = "info", colour: bool = False) -> None:
@@ -40,6 +50,7 @@ def configure(*, json_lines: bool = False, level: str = "info", colour: bool = F
     """
     handler = logging.StreamHandler(sys.stdout if json_lines else sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else TextFormatter(colour=colour))
+    handler.addFilter(Flood(handler))
     thresholds = parse_filter(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -66,10 +77,79 @@ def parse_filter(text: str) -> dict[str, int]:
                 hint="use debug, info, warn or error, or a list such as `info,tgi.server=debug`",
             )
         if given:
-            thresholds[target.replace("::", ".")] = LEVELS[level.lower()]
+            thresholds[_our_target(target)] = LEVELS[level.lower()]
         else:
             thresholds.update({"": LEVELS[level.lower()], "tgi": LEVELS[level.lower()]})
     return thresholds
+
+
+def _our_target(target: str) -> str:
+    """A target as TGI's users write it: `text_generation_router::server` is `tgi.server`."""
+    for prefix in _TGIS_TARGETS:
+        if target == prefix or target.startswith(f"{prefix}::"):
+            target = target.replace(prefix, "tgi", 1)
+    return target.replace("::", ".")
+
+
+def bind(**facts: str) -> Token[Mapping[str, str]]:
+    """Add facts to every line of this task, and of those it starts, until `unbind`."""
+    return _bound.set({**_bound.get(), **facts})
+
+
+def unbind(token: Token[Mapping[str, str]]) -> None:
+    """Take back what the `bind` that gave this token added."""
+    _bound.reset(token)
+
+
+def bound() -> Mapping[str, str]:
+    """The facts every line of this task carries."""
+    return _bound.get()
+
+
+def unexpected(logger: logging.Logger, what: str, error: BaseException) -> None:
+    """Report a bug met while serving a request, by its type and its place.
+
+    An exception's own words may be the client's, so they are for DEBUG only.
+    """
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    logger.error("%s: %s", what, type(error).__qualname__, extra={"frames": frames})
+    logger.debug("%s: %s", what, error)
+
+
+class Flood(logging.Filter):
+    """Lets at most ten records of a kind pass in a second, from WARN on; then tells how many there were.
+
+    A record's kind is its `extra={"kind": ...}`, or the line of code that wrote it.
+    """
+
+    def __init__(self, handler: logging.Handler, most_a_second: int = _MOST_A_SECOND) -> None:
+        super().__init__()
+        self._handler = handler
+        self._most = most_a_second
+        self._second = 0
+        self._counts: dict[Hashable, tuple[int, str, str]] = {}  # kind -> count, target, what to call it
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record may be written."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, counts = second, self._counts
+            self._counts = {}
+            for count, target, name in counts.values():
+                if count > self._most:
+                    self._tell(count - self._most, target, name)
+        if record.levelno < logging.WARNING:
+            return True
+        kind = getattr(record, "kind", None)
+        key: Hashable = kind or (record.name, record.lineno)
+        count = self._counts.get(key, (0,))[0] + 1
+        self._counts[key] = (count, record.name, kind or f"line {record.lineno}")
+        return count <= self._most
+
+    def _tell(self, more: int, target: str, name: str) -> None:
+        message = "%d more messages of kind `%s`"
+        record = logging.LogRecord(target, logging.WARNING, __file__, 0, message, (more, name), None)
+        self._handler.handle(record)
 
 
 def escape(text: str) -> str:
@@ -89,12 +169,13 @@ class JsonFormatter(logging.Formatter):
             "target": record.name,
             "filename": record.pathname,
             "line_number": record.lineno,
+            **_facts(record),
         }
         if span := getattr(record, "span", None):
             line["span"] = span
             line["spans"] = [span]
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if exception := _exception(self, record):
+            line["exception"] = exception
         return json.dumps(line, default=str)  # ASCII only: control characters and line separators arrive escaped
 
 
@@ -113,18 +194,28 @@ class TextFormatter(logging.Formatter):
             timestamp, target = f"{_DIM}{timestamp}{_RESET}", f"{_DIM}{target}{_RESET}"
             padded = f"{_COLOURS[level]}{padded}{_RESET}"
         line = f"{timestamp} {padded} {_span_text(record)}{target}: {escape(record.getMessage())}"
-        if record.exc_info:
-            traceback = self.formatException(record.exc_info).splitlines()
-            line = "\n".join([line, *("    " + escape(part) for part in traceback)])
-        return line
+        lines = (_exception(self, record) or "").splitlines()
+        return "\n".join([line, *("    " + escape(part) for part in lines)])
 
 
 def _span_text(record: logging.LogRecord) -> str:
-    span = dict(getattr(record, "span", None) or {})
+    span = {**(getattr(record, "span", None) or {}), **_facts(record)}
     if not span:
         return ""
-    name = span.pop("name", "")
+    name = span.pop("name", "request")
     return escape(f"{name}{{{' '.join(f'{key}={value}' for key, value in span.items())}}}: ")
+
+
+def _facts(record: logging.LogRecord) -> Mapping[str, str]:
+    """What is bound, or the record's own `extra={"facts": ...}`: another task writes it for the request."""
+    return getattr(record, "facts", None) or _bound.get()
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    frames: str | None = getattr(record, "frames", None)
+    return frames
 
 
 def _timestamp(record: logging.LogRecord) -> str:

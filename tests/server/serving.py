@@ -19,6 +19,7 @@ from tgi.server.app import listening, make_services
 from tgi.server.ports import reserve
 from tgi.server.services import Served, Services
 from tgi.server.tokenizer import _byte_of_character
+from tgi.server.tracing import Tracing
 
 BOS, EOS, MARK = 256, 257, 258  # special tokens of `byte_level()`
 TEMPLATE = (
@@ -119,7 +120,7 @@ class Server:
 async def serve(
     respond: Respond = echo, *, limits: Limits | None = None, http: Http | None = None,
     tokenizer: Tokenizer | None = None, template: str | None = TEMPLATE, max_total_tokens: int = 1024,
-    pipeline_tag: str | None = None, model_id: str = "tiny",
+    pipeline_tag: str | None = None, model_id: str = "tiny", tracing: Tracing | None = None,
 ) -> AsyncIterator[Server]:  # fmt: skip
     """A front end on a free port, with a fake engine that answers with `respond`."""
     config = Config(limits=limits or Limits(), http=http or Http(hostname="127.0.0.1", port=0))
@@ -129,6 +130,7 @@ async def serve(
         tokenizer or byte_level(), {"bos_token": "<s>", "eos_token": "</s>"}, template, frozenset({EOS}), None
     )
     services = make_services(config, Served(model_id=model_id, pipeline_tag=pipeline_tag), files, supervisor, ready)  # type: ignore[arg-type]
+    services.tracing = tracing
     reservation = reserve("127.0.0.1", 0)
     try:
         async with listening(services, reservation), aiohttp.ClientSession() as session:

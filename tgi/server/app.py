@@ -17,7 +17,7 @@ from tgi.engine.messages import EngineReady
 from tgi.errors import ConfigError
 from tgi.hub.files import ModelFiles
 from tgi.hub.tokenizer_files import TokenizerFiles, load_tokenizer
-from tgi.server import middleware
+from tgi.server import middleware, tracing
 from tgi.server.grammars import Grammars
 from tgi.server.inference import Inference
 from tgi.server.metrics import Metrics
@@ -98,7 +98,9 @@ def make_app(services: Services) -> web.Application:
     http = services.config.http
     table = routes(http)
     open_handlers = {route.handler for route in table if route.open}
-    around: list[Any] = [middleware.answer_preflight, middleware.answer_errors]
+    around: list[Any] = [middleware.name_request, middleware.answer_preflight, middleware.answer_errors]
+    if services.tracing is not None:
+        around.insert(1, services.tracing.handle)
     if http.api_key:
         around.append(middleware.authorize(http.api_key, open_handlers))
     around.append(middleware.refuse_while_draining({handler for _, handler in OPEN_ROUTES}))
@@ -160,11 +162,14 @@ def run(config: Config, files: ModelFiles, *, ready: Ready, compute_type: str | 
     served = Served(model_id=files.model_id, sha=files.revision)
     if compute_type:
         served = Served(model_id=files.model_id, sha=files.revision, compute_type=compute_type)
+    traces = tracing.start(config.telemetry)
     reservation = reserve(config.http.hostname, config.http.port)
     try:
-        return _run(_serve(config, files, served, reservation, ready))
+        return _run(_serve(config, files, served, reservation, ready, traces))
     finally:
         reservation.close()
+        if traces is not None:
+            traces.close()
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
@@ -176,7 +181,10 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-async def _serve(config: Config, files: ModelFiles, served: Served, reservation: Reservation, ready: Ready) -> int:
+async def _serve(
+    config: Config, files: ModelFiles, served: Served, reservation: Reservation, ready: Ready,
+    traces: tracing.Tracing | None,
+) -> int:  # fmt: skip
     stop = Stop()
     supervisor = EngineSupervisor(config, files.path)
     try:
@@ -187,6 +195,7 @@ async def _serve(config: Config, files: ModelFiles, served: Served, reservation:
             await asyncio.gather(starting, return_exceptions=True)
             return 0
         services = await starting
+        services.tracing = traces
         async with listening(services, reservation) as close_port:
             ready(services.ready, _url(config.http.hostname, reservation.port))
             log.debug("serving %s", served.model_id)

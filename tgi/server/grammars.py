@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from tgi.engine.process import anonymous_main
-from tgi.errors import EngineGone, ValidationError
+from tgi.errors import EngineGone, InvalidGrammar, ValidationError
 from tgi.guidance.grammar import ANY_OBJECT, Constraint
 from tgi.guidance.limits import GrammarError, check_regex, check_size
 from tgi.server import grammar_worker
@@ -71,7 +71,7 @@ class Grammars:
         else:
             self._known.move_to_end(constraint)
         if isinstance(reply, Refused):
-            raise ValidationError(NOT_VALID + reply.reason)
+            raise InvalidGrammar(NOT_VALID + reply.reason)
         return reply.grammar
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ def as_constraint(asked: Grammar) -> Constraint:
         else:
             check_size(constraint.text, _NAMES[constraint.kind])
     except GrammarError as error:
-        raise ValidationError(f"{NOT_VALID}{error}") from None
+        raise InvalidGrammar(f"{NOT_VALID}{error}") from None
     return constraint
 
 
@@ -173,7 +173,7 @@ def asked_grammar(body: OpenAiRequest) -> Grammar | None:
     try:
         found = [_formatted(body.response_format), *_guided(guided), *_guided(body.structured_outputs)]
     except ValueError as error:  # of a `Grammar`
-        raise ValidationError(NOT_VALID + str(error)) from None
+        raise InvalidGrammar(NOT_VALID + str(error)) from None
     asked = [grammar for grammar in found if grammar is not None]
     if len(asked) > 1:
         raise ValidationError("only one of `response_format`, `guided_*` and `structured_outputs` may be used")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from tgi.engine.messages import FinishReason
 from tgi.errors import IncompleteGeneration, Overloaded, RequestError
+from tgi.server import tracing
+from tgi.server.description import described, optional
 from tgi.server.detokenizer import Detokenizer
 from tgi.server.metrics import Metrics
-from tgi.server.schemas import GenerateParameters, Grammar
+from tgi.server.schemas import GenerateParameters
 from tgi.server.timing import Timings, words
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.validation import Prepared
@@ -29,7 +28,6 @@ log = logging.getLogger("tgi.server.inference")
 
 _FAILURES = {"overloaded": "overloaded", "template_error": "template", "incomplete_generation": "incomplete",
              "generation": "generation", "healthcheck": "generation"}  # fmt: skip
-_QUOTING = {"template_error", "tool_error"}
 _LONGEST_RETRY_S = 60.0
 
 
@@ -140,7 +138,6 @@ class Inference:
         self.metrics = metrics
         self._permits = max_concurrent_requests
         self._used = 0
-        self._failures = _FailureLog()
         self._released_at = time.monotonic()
         self._release_interval_s = 1.0  # between freed permits, smoothed
 
@@ -167,8 +164,11 @@ class Inference:
 
     def failed(self, error: RequestError) -> None:
         """Count and log a failure, wherever the client is told of it."""
-        self._failures.log(error)
-        self.metrics.failures.labels(_FAILURES.get(error.error_type, "validation")).inc()
+        kind = error.error_type
+        log.error("%s", type(error).__name__ if error.quotes_client else error, extra={"kind": kind})
+        if (span := tracing.current()) is not None:
+            span.failed(kind)
+        self.metrics.failures.labels(_FAILURES.get(kind, "validation")).inc()
 
     @contextlib.contextmanager
     def admit(self, count: int = 1) -> Iterator[None]:
@@ -203,39 +203,18 @@ class Inference:
         """Count and log a complete sequence; never a word of what was said."""
         timings, generated = generation.timings, generation.generated
         self.metrics.succeeded(timings, generated)
-        span = {
-            "name": name,
+        facts = {
             "parameters": described(parameters),
             "total_time": words(timings.total_s),
             "validation_time": words(timings.validation_s),
             "queue_time": words(timings.queue_s),
             "inference_time": words(timings.inference_s),
             "time_per_token": words(timings.per_token_s(generated)),
-            "seed": generation.prepared.seed,
+            "seed": optional(generation.prepared.seed),
         }
-        log.info("Success", extra={"span": span})
-
-
-class _FailureLog:
-    """Writes failures down, ten of a kind in a second at most: a flood of bad requests must not fill a disk."""
-
-    def __init__(self, most_a_second: int = 10) -> None:
-        self._most = most_a_second
-        self._second = 0
-        self._counts: dict[str, int] = {}
-
-    def log(self, error: RequestError) -> None:
-        """One line at ERROR. Templates and tools may quote the client in their errors: only the kind is logged."""
-        second = int(time.monotonic())
-        if second != self._second:
-            for kind, count in self._counts.items():
-                if count > self._most:
-                    log.error("%d more errors of kind %s", count - self._most, kind)
-            self._second, self._counts = second, {}
-        kind = error.error_type
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-        if self._counts[kind] <= self._most:
-            log.error("%s", kind if kind in _QUOTING else error)
+        if (span := tracing.current()) is not None:
+            span.succeeded(facts, timings, generated)
+        log.info("Success", extra={"span": {"name": name, **facts}})
 
 
 async def collect(generations: Sequence[Generation]) -> list[list[Piece]]:
@@ -289,17 +268,3 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def described(parameters: GenerateParameters) -> str:
-    """The parameters that were given, for the log: numbers as they are, a client's text only as its length."""
-    shown = []
-    for name in parameters.__struct_fields__:
-        value = getattr(parameters, name)
-        if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-            shown.append(f"{name}: {value}")
-        elif isinstance(value, Grammar):
-            shown.append(f"{name}: {value.type} <{len(msgspec.json.encode(value.value))}>")
-        elif value is not None:
-            shown.append(f"{name}: <{len(value)}>")
-    return f"GenerateParameters {{ {', '.join(shown)} }}"

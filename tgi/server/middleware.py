@@ -9,12 +9,13 @@ import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from tgi.errors import Overloaded, RequestError, Unavailable
+from tgi.log import bind, unbind, unexpected
 from tgi.server.protocol import Connection
 from tgi.server.responses import encode, error_body
 from tgi.server.services import SERVICES
@@ -23,6 +24,8 @@ log = logging.getLogger("tgi.server.http")
 
 Prepare: TypeAlias = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
+# aiohttp 3.14 warns of plain strings as keys; the releases before it know nothing else.
+_NAME: Any = web.RequestKey("tgi.request_id", str) if hasattr(web, "RequestKey") else "tgi.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VARY = "origin, access-control-request-method, access-control-request-headers"
 _EXPOSED = (
@@ -30,6 +33,25 @@ _EXPOSED = (
     "x-queue-time, x-inference-time, x-time-per-token, x-prompt-tokens, x-generated-tokens, retry-after, retry-after-ms"
 )
 _CLOSING = {408, 413}  # the rest of the body is not worth reading
+
+
+@web.middleware
+async def name_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Bind the request's id to every line that is logged for it."""
+    bound = bind(request_id=request_id(request))
+    try:
+        return await handler(request)
+    finally:
+        unbind(bound)
+
+
+def request_id(request: web.Request) -> str:
+    """What the request is called in its answer and in the log: the client's own name for it, if that is one."""
+    name = request.get(_NAME)
+    if name is None:
+        given = request.headers.get("x-request-id", "")
+        name = request[_NAME] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return str(name)
 
 
 @web.middleware
@@ -52,14 +74,15 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except RequestError as error:
+        request.app[SERVICES].metrics.reject(error.status)
         return error_response(error)
     except web.HTTPException as error:
         allow = {"allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return web.Response(status=error.status, headers=allow)
     except ConnectionError:
         raise  # the client is gone
-    except Exception:
-        log.exception("unhandled error")
+    except Exception as error:
+        unexpected(log, "unhandled error", error)
         return web.Response(status=500, body=error_body("internal error", "internal"), content_type="application/json")
 
 
@@ -97,6 +120,7 @@ def authorize(api_key: str, open_handlers: Collection[object]) -> Middleware:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
             if not (hmac.compare_digest(given, expected) and scheme.lower() == "bearer"):
+                request.app[SERVICES].metrics.reject(401)
                 return web.Response(status=401)
         return await handler(request)
 
@@ -109,6 +133,7 @@ def refuse_while_draining(open_handlers: Collection[object]) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.app[SERVICES].draining and request.match_info.handler not in open_handlers:
+            request.app[SERVICES].metrics.reject(503)
             response = error_response(Unavailable("the server is shutting down"))
             response.force_close()
             return response
@@ -124,8 +149,7 @@ def finish_headers(allowed_origins: Collection[str]) -> Prepare:
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         headers = [(name.lower(), value) for name, value in response.headers.items() if name.lower() != "server"]
         headers.append(("vary", _VARY))
-        given = request.headers.get("x-request-id", "")
-        headers.append(("x-request-id", given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)))
+        headers.append(("x-request-id", request_id(request)))
         headers.append(("access-control-expose-headers", _EXPOSED))
         origin = request.headers.get("origin")
         if any_origin:

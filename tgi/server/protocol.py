@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from tgi.log import unexpected
 from tgi.server.responses import error_body
 from tgi.server.schemas import Rejected
 
@@ -62,11 +64,12 @@ class Connection(web.RequestHandler):
             text = "The HTTP request is malformed, or a line or header of it is too long"
             body = error_body(text, "validation")
         else:
-            log.error("unhandled error", exc_info=exc)
+            unexpected(log, "unhandled error", exc or RuntimeError(message))
             body = error_body("internal error", "internal")
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun")
-        response = web.Response(status=status, body=body, content_type="application/json", headers={"server": "tgi"})
+        response = web.Response(status=status, body=body, content_type="application/json")
+        response.headers.update({"server": "tgi", "x-request-id": secrets.token_hex(16)})
         response.force_close()
         return response
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tgi import log
 from tgi.config import Config
 from tgi.engine import process
 from tgi.engine.client import Death, EngineClient, PromptReport, Step, Token
@@ -37,6 +38,7 @@ class TokenStream:
     def __init__(self, request: EngineRequest, on_close: Callable[[int], None]) -> None:
         self.request = request
         self.scheduled_at: float | None = None  # monotonic seconds; when it left the engine's waiting queue
+        self.facts = log.bound()  # what its request's log lines carry
         self.prompt: PromptReport | None = None  # if asked for, set before the first token is yielded
         self._on_close = on_close
         self._tokens: deque[Token] = deque()
@@ -221,7 +223,8 @@ class EngineSupervisor:
             try:
                 new = self._journal.record(request_id, token.index, token.id)
             except JournalGap as error:
-                logger.error("request %d: %s; restarts so far: %d", request_id, error, self.restarts)
+                facts = {"facts": self._streams[request_id].facts}
+                logger.error("request %d: %s; restarts so far: %d", request_id, error, self.restarts, extra=facts)
                 self._end(request_id, IncompleteGeneration())
                 continue
             if new:
@@ -324,7 +327,8 @@ class EngineSupervisor:
         self._count_death(fruitful=stood or self._num_steps >= self._budget.fruitful_steps)
         culprit = self._journal.crashed(death.request_ids)
         if culprit is not None:
-            logger.error("request %d killed the engine alone; it fails", culprit.request.id)
+            facts = {"facts": self._streams[culprit.request.id].facts}
+            logger.error("request %d killed the engine alone; it fails", culprit.request.id, extra=facts)
             self._end(culprit.request.id, GenerationError("the engine crashed on this request"))
             self._budget.fruitless = 0  # the cause is found: the next engine has a future
 

@@ -20,6 +20,7 @@ from tgi.server.responses import encode
 from tgi.server.schemas import Body, parse
 from tgi.server.sse import EventStream
 from tgi.server.tokenizer import Tokenizer
+from tgi.server.tracing import Tracing
 from tgi.server.validation import Validator
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Services:
     inference: Inference
     grammars: Grammars
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)  # the model's own words, for `/tokenizer_info`
+    tracing: Tracing | None = None
     draining: bool = False
     count_connections: Callable[[], int] = lambda: 0  # open ones; set when the port is
 

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from tgi.errors import GenerationError, IncompleteGeneration, RequestError
+from tgi.log import unexpected
 from tgi.server.responses import encode
 
 KEEP_ALIVE_S = 15.0
@@ -99,7 +100,7 @@ class EventStream:
 
     async def _fail(self, error: Exception) -> None:
         if not isinstance(error, RequestError):
-            log.error("a stream failed", exc_info=error)
+            unexpected(log, "a stream failed", error)
             error = GenerationError("internal error")
         self._on_failure(error)
         message, error_type = str(error), error.error_type
