@@ -171,3 +171,17 @@ def test_the_keywords_of_a_refused_schema_are_not_looked_at_for_ever(compiler: C
     }
     with pytest.raises(GrammarError, match="#: Invalid type: nonsense"):
         compiler.compile(constraint("json", schema))
+
+
+def test_a_grammar_put_together_by_the_server_is_judged_as_a_whole(compiler: Compiler) -> None:
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(1500)}}
+    part = json.loads(compiler.compile(constraint("json", schema)))["grammars"][0]
+
+    def built(count: int) -> str:
+        start = "start: <[49000]> (" + " | ".join(f'"{number}" @tool_{number}' for number in range(count)) + ")"
+        parts = [{**part, "name": f"tool_{number}"} for number in range(count)]
+        return json.dumps({"grammars": [{"lark_grammar": start}, *parts]})
+
+    assert compiler.compile(Constraint("built", built(2))) == built(2)
+    with pytest.raises(GrammarError, match="grammar size"):
+        compiler.compile(Constraint("built", built(12)))

@@ -30,6 +30,7 @@ ANY_OBJECT = '{"type":"object"}'
 _ONE_OF = "`oneOf` is supported only where its schemas exclude each other, by type or by a constant property"
 _SHOWN_CHARACTERS = 300  # of a reason
 _ATTEMPTS = 200  # schemas tried to find the place of an error
+_TOKEN_ID = re.compile(r"<\[\d+\]>")
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 
 
@@ -37,16 +38,20 @@ class Constraint(msgspec.Struct, frozen=True):
     """What an output must match.
 
     `kind` says how to read `text`: "json" is a JSON schema, "regex" a pattern for the whole output, "lark" a grammar in
-    Lark's or in GBNF notation, "choice" a JSON list of strings.
+    Lark's or in GBNF notation, "choice" a JSON list of strings, and "built" a grammar that the server put together from
+    what was compiled before; no client can send one.
     """
 
-    kind: Literal["json", "regex", "lark", "choice"]
+    kind: Literal["json", "regex", "lark", "choice", "built"]
     text: str
 
 
 def parser_limits() -> LLParserLimits:
-    """What building and advancing one grammar may cost, wherever that happens: at most some 40 MB of lexer states."""
-    return LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
+    """What building and advancing one grammar may cost, wherever that happens.
+
+    At most about 40 MB of lexer states, and half a second to build. (Beyond 65,000 symbols llguidance 1.9 panics.)
+    """
+    return LLParserLimits(max_lexer_states=20_000, max_grammar_size=50_000, verbose_errors=False)
 
 
 class Compiler:
@@ -62,9 +67,14 @@ class Compiler:
 
     def compile(self, constraint: Constraint) -> str:
         """The constraint as llguidance's JSON text. Raises: GrammarError saying where it is wrong, and why."""
-        return {"json": self._schema, "regex": self._regex, "lark": self._lark, "choice": self._choice}[
-            constraint.kind
-        ](constraint.text)
+        how = {
+            "json": self._schema,
+            "regex": self._regex,
+            "lark": self._lark,
+            "choice": self._choice,
+            "built": self._built,
+        }
+        return how[constraint.kind](constraint.text)
 
     def _schema(self, text: str) -> str:
         check_size(text, "schema")
@@ -125,6 +135,13 @@ class Compiler:
             raise GrammarError(_first_lines(reason))
         return grammar
 
+    def _built(self, grammar: str) -> str:
+        # The ids are the model's, of which this vocabulary has none: any special token stands for them.
+        reason = self._reason(_TOKEN_ID.sub(f"<[{_Bytes.eos_token_id}]>", grammar))
+        if reason is not None:
+            raise GrammarError(_first_lines(reason))
+        return grammar
+
     def _reason(self, grammar: str) -> str | None:
         """Why a grammar cannot be used; None when it can."""
         matcher = LLMatcher(self._tokenizer, grammar, limits=self._limits, log_level=0)
@@ -157,9 +174,9 @@ class _Bytes:
     """A vocabulary of all bytes, as llguidance asks for one."""
 
     bos_token_id = None
+    eos_token_id = 256
 
     def __init__(self, special_tokens: Sequence[str]) -> None:
-        self.eos_token_id = 256
         self.tokens = [*(bytes([byte]) for byte in range(256)), b"", *(token.encode() for token in special_tokens)]
         self.special_token_ids = list(range(256, len(self.tokens)))
 

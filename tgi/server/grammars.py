@@ -57,7 +57,13 @@ class Grammars:
 
     async def compile(self, asked: Grammar) -> str:
         """The grammar as `SamplingParams.grammar`. Raises: ValidationError saying what is wrong with it."""
-        constraint = as_constraint(asked)
+        return await self._known_or_compiled(as_constraint(asked))
+
+    async def check(self, built: str) -> str:
+        """A grammar put together from compiled ones, as it is. Raises: ValidationError when it is too much."""
+        return await self._known_or_compiled(Constraint("built", built))
+
+    async def _known_or_compiled(self, constraint: Constraint) -> str:
         reply = self._known.get(constraint)
         if reply is None:
             # Shared by all who ask for it meanwhile, and completed when its client leaves: the worker's answer must

@@ -98,7 +98,8 @@ async def _prepare(
     prepared = await services.validator.validate(prompt, asked, add_special_tokens=False, stop_rule=stop_rule(body))
     if plan is None:
         return prepared, None
-    grammar = await plan.grammar(services.grammars.compile, services.tokenizer.special_tokens)
+    built = await plan.grammar(services.grammars.compile, services.tokenizer.special_tokens)
+    grammar = await services.grammars.check(built)
     return replace(prepared, sampling=msgspec.structs.replace(prepared.sampling, grammar=grammar)), plan
 
 
