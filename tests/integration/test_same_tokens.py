@@ -1,4 +1,4 @@
-"""The same request gives the same tokens and log-probabilities, whatever happens around it.
+"""The same request gives the same tokens, log-probabilities and likely tokens, whatever happens around it.
 
 The real scheduler and the real runner work on small random models; only the process boundary is missing. A request's
 reference is what it gives alone, in one chunk, on a cold cache.
@@ -20,11 +20,13 @@ from tgi.checkpoint import open_checkpoint
 from tgi.config import Batching, Config
 from tgi.engine.messages import EngineRequest, FinishReason, StepOutput
 from tgi.engine.scheduler import Scheduler
+from tgi.runner.plan import Int32
 from tgi.runner.runner import ModelRunner
-from tgi.sampling import SamplingParams
+from tgi.sampling import SamplingParams, TopTokens
 
 VOCABULARY = 100  # token ids used in prompts; every tiny model has at least as many
-Answer = tuple[tuple[int, ...], bytes]  # token ids, log-probabilities bit for bit
+# Token ids; bit for bit their log-probabilities, the prompt's, and the likely tokens beside both.
+Answer = tuple[tuple[int, ...], bytes, bytes, tuple[TopTokens, ...]]
 
 
 @dataclass
@@ -36,11 +38,32 @@ class Tried:
     cached_tokens: int = 0
 
 
+class Climb:
+    """A grammar for tests: after token t only t + 1, t + 2 and t + 3 may follow, until it begins anew."""
+
+    def __init__(self) -> None:
+        self.last = 2
+
+    def matcher(self, grammar: str) -> Climb:
+        assert grammar == "climb"
+        return Climb()
+
+    def fill(self, bitmask: Int32) -> None:
+        for token_id in range(self.last + 1, self.last + 4):
+            bitmask[token_id // 32] |= np.array(1 << token_id % 32, np.uint32).view(np.int32)
+
+    def accept(self, token_id: int) -> None:
+        assert self.last < token_id < self.last + 4
+        self.last = 2 if token_id > VOCABULARY - 10 else token_id
+
+
 @pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3", "gpt2"])
 def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
     path: Path = tiny_model(tmp_path_factory.mktemp("model"), request.param)
     config = Config(batching=Batching(max_batch_total_tokens=4096, max_batch_prefill_tokens=512, max_batch_size=32))
-    return ModelRunner.load(open_checkpoint(path), config=config)
+    runner = ModelRunner.load(open_checkpoint(path), config=config)
+    runner._sampler._grammars = Climb()
+    return runner
 
 
 SAMPLING = (
@@ -54,6 +77,7 @@ SAMPLING = (
     SamplingParams(do_sample=True, seed=5, watermark_gamma=0.5, watermark_delta=2.0, min_p=0.02),
     SamplingParams(no_repeat_ngram_size=2, bad_words=((3,), (4, 5)), min_tokens=3, withheld=(6,)),
     SamplingParams(do_sample=True, seed=6, allowed_token_ids=tuple(range(0, 100, 3)), no_repeat_ngram_size=3),
+    SamplingParams(do_sample=True, seed=7, grammar="climb", temperature=1.5),
 )
 
 
@@ -71,6 +95,7 @@ def requests(draw: st.DrawFn) -> list[EngineRequest]:
                 sampling=draw(st.sampled_from(SAMPLING)),
                 max_new_tokens=draw(st.integers(1, 24)),
                 top_tokens=draw(st.sampled_from([0, 2])),
+                prompt_logprobs=draw(st.integers(0, 3)) == 0,
             )
         )
     return chosen
@@ -90,6 +115,8 @@ def run(
     pending = sorted(zip(arrivals or [0] * len(specs), specs, strict=True), key=lambda pair: (pair[0], pair[1].id))
     tokens: dict[int, list[int]] = {spec.id: [] for spec in specs}
     logprobs: dict[int, list[float]] = {spec.id: [] for spec in specs}
+    prompts: dict[int, bytes] = {}
+    likely: dict[int, list[TopTokens]] = {spec.id: [] for spec in specs}
     open_ids = set(tokens)
     tried = Tried({})
     step = 0
@@ -105,8 +132,25 @@ def run(
         tried.preemptions += output.stats.preemptions
         tried.cached_tokens += output.stats.cached_tokens
         open_ids -= take(output, tokens, logprobs)
-    tried.answers = {i: (tuple(tokens[i]), np.array(logprobs[i], np.float32).tobytes()) for i in tokens}
+        take_reports(output, prompts, likely)
+    assert set(prompts) == {spec.id for spec in specs if spec.prompt_logprobs}
+    tried.answers = {
+        i: (tuple(tokens[i]), np.array(logprobs[i], np.float32).tobytes(), prompts.get(i, b""), tuple(likely[i]))
+        for i in tokens
+    }
     return tried
+
+
+def take_reports(output: StepOutput, prompts: dict[int, bytes], likely: dict[int, list[TopTokens]]) -> None:
+    """Append what a step tells of prompts and of tokens that were not chosen."""
+    ids = np.frombuffer(output.request_ids, np.int64).tolist()
+    for entry, column in output.prompt_logprobs.items():
+        assert ids[entry] not in prompts, "a prompt was reported twice"
+        prompts[ids[entry]] = column
+        at = output.prompt_top.get(entry, {})
+        likely[ids[entry]] += [at[position] for position in sorted(at)]
+    for entry, top in output.top.items():
+        likely[ids[entry]].append(top)
 
 
 def take(output: StepOutput, tokens: dict[int, list[int]], logprobs: dict[int, list[float]]) -> set[int]:
