@@ -25,6 +25,11 @@
   tqdm,
   uvloop,
 
+  # of --otlp-endpoint
+  opentelemetry-exporter-otlp-proto-grpc,
+  opentelemetry-exporter-otlp-proto-http,
+  opentelemetry-sdk,
+
   # of GPU variants
   bitsandbytes,
   flash-attn,
@@ -38,6 +43,7 @@
   withBitsandbytes ? torch.cudaSupport || torch.rocmSupport,
   withEetq ? false, # fetched at run time by the package `kernels`
   withFlashAttn ? false,
+  withTracing ? true,
   defaultModel ? null, # of ./default-model.nix
 }:
 let
@@ -93,7 +99,12 @@ buildPythonPackage {
   ]
   ++ lib.optional withBitsandbytes bitsandbytes
   ++ lib.optional withEetq kernels
-  ++ lib.optional withFlashAttn flash-attn;
+  ++ lib.optional withFlashAttn flash-attn
+  ++ lib.optionals withTracing [
+    opentelemetry-exporter-otlp-proto-grpc
+    opentelemetry-exporter-otlp-proto-http
+    opentelemetry-sdk
+  ];
 
   nativeCheckInputs = [
     pytest-asyncio

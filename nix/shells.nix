@@ -24,13 +24,18 @@ let
     statix
   ];
 
-  # What the tests import; import-linter, which one test runs, is not in nixpkgs.
+  # What the tests import; import-linter and schemathesis are not in nixpkgs.
   testPackages = ps: [
     ps.gguf
     ps.httpx
     ps.hypothesis
+    ps.jsonschema
     ps.mypy
     ps.openai
+    ps.opentelemetry-exporter-otlp-proto-grpc
+    ps.opentelemetry-exporter-otlp-proto-http
+    ps.opentelemetry-sdk
+    ps.prometheus-client
     ps.pytest
     ps.pytest-asyncio
     ps.pytest-timeout
