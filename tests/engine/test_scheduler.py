@@ -257,7 +257,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert content.setdefault(block, mine) == mine, f"block {block} holds two different prefixes"
         assert {block: allocator.borrowers(block) for block in borrowed} == dict(borrowed)
         assert allocator.num_free + len(borrowed) == allocator.num_lendable
-        assert set(allocator._promised.values()) <= set(scheduler._running), "who stopped running promises nothing"
+        for content, request_id in allocator._promised.items():
+            request = scheduler._running[request_id]  # who stopped running promises nothing
+            done = int(scheduler._rows.num_computed[request.row]) // self.bench.runner.block_size
+            assert content in request.known_hashes[done:], "a promise that is kept is no promise any more"
         assert len(scheduler._free_rows) + len(scheduler._running) == self.bench.runner.max_rows
 
     def teardown(self) -> None:
