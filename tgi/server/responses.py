@@ -163,13 +163,13 @@ class FunctionDelta(Struct):
     arguments: str
 
 
-class ToolCallDelta(Struct):
+class ToolCallDelta(Struct, kw_only=True):
     """More of a call of a tool. Only its first part has its id: OpenAI's client joins what it gets."""
 
     index: int
-    type: str
-    function: FunctionDelta
     id: str | UnsetType = UNSET
+    type: str = "function"
+    function: FunctionDelta
 
 
 class AssistantMessage(Struct):

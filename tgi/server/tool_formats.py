@@ -267,4 +267,4 @@ class _Object:
 
 def compact(arguments: str) -> str:
     """JSON without white space between its tokens; numbers and strings as they were written."""
-    return re.sub(r'("(?:[^"\\]|\\.)*")|\s+', r"\1", arguments)
+    return re.sub(r'("(?:[^"\\]|\\.)*(?:"|\\?$))|\s+', r"\1", arguments)

@@ -183,6 +183,13 @@ async def test_tool_calls_are_data_for_templates_that_read_them() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "g"},
+     "Tool error: Tool with name g not found", "tool_error"),
+    ({"tools": [{"type": "function", "function": {"name": "f g"}}]},
+     "Tool error: tools must have names of 1 to 64 letters, digits, `_` or `-`", "tool_error"),
+    ({"add_generation_prompt": True, "continue_final_message": True},
+     "Input validation error: `add_generation_prompt` and `continue_final_message` are mutually exclusive",
+     "validation"),
     ({"response_format": {"type": "json_object"}, "tools": []}, "Tool error: Grammar and tools are mutually exclusive",
      "tool_error"),
     (

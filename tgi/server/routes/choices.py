@@ -119,7 +119,7 @@ def whole(
 
 
 def _call_delta(part: CallPart) -> AssistantDelta:
-    call = ToolCallDelta(part.index, "function", FunctionDelta(part.name, part.arguments))
+    call = ToolCallDelta(index=part.index, function=FunctionDelta(part.name, part.arguments))
     if part.name is not None:
         # Nine letters and digits: Mistral's templates refuse anything else.
         call.id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(9))
