@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import LiveServer
+from tests.nix.test_flake import PACKAGES
 from tgi.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -87,9 +88,16 @@ def test_a_curl_command_is_answered(command: str, live_server: LiveServer) -> No
 @pytest.mark.parametrize("command", of("nix"))
 def test_a_nix_command_runs_a_command_of_ours(command: str) -> None:
     words = shlex.split(command)
-    assert "--extra-experimental-features" in words
-    assert words[words.index("--") + 1] in COMMANDS
-    assert (ROOT / "flake.nix").exists()
+    if "run" in words:
+        package = words[words.index("run") + 1]
+        assert package == "." or package.removeprefix(".#") in PACKAGES
+        assert words[words.index("--") + 1] in COMMANDS
+    else:
+        assert words[1:] in (["develop"], ["flake", "check"])
+
+
+def test_the_first_nix_command_needs_no_settings() -> None:
+    assert "--extra-experimental-features" in shlex.split(of("nix")[0])
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))

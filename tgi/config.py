@@ -81,7 +81,9 @@ class Model:
     num_shard: int | None = flag(None, "number of devices to split the model over", refuse=_one_shard)
     quantize: str | None = flag(
         None, "quantize weights at load; GGUF files are read as they are, without it",
-        choices=QUANTIZE, refuse=_later("quantizing at load", "serve a quantized .gguf file instead"),
+        choices=QUANTIZE, refuse=_later(
+            "quantizing at load", "no variant of the package has it; serve a quantized .gguf file instead"
+        ),
     )  # fmt: skip
     speculate: int | None = flag(None, "draft tokens a step", unit="tokens", refuse=_later(
         "speculation", "leave the flag out or use 0"))  # fmt: skip
