@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tgi.errors import ModelError
 from tgi.hub import tokenizer_files
 from tgi.hub.files import ModelFiles
-from tgi.hub.tokenizer_files import TokenizerFiles, load_tokenizer
+from tgi.hub.tokenizer_files import TokenizerFiles, load_encoding, load_tokenizer
 
 from .test_gguf_tokenizer import sentence_piece_metadata, write_metadata
 
@@ -35,6 +35,17 @@ def load(folder: Path, config_path: Path | None = None) -> TokenizerFiles:
 
 def test_prompts_are_neither_cut_nor_filled(tmp_path: Path) -> None:
     assert load(write_folder(tmp_path)).tokenizer.encode("a b a").ids == [0, 1, 0]
+
+
+def test_the_path_of_the_weights_is_enough_to_find_tokenizer_and_end_tokens(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, tokenizer_config={"eos_token": "</s>"}, generation_config={"eos_token_id": 3})
+    tokenizer, eos_ids = load_encoding(folder)
+    assert (tokenizer.encode("a b").ids, eos_ids) == ([0, 1], {2, 3})
+    gguf = tmp_path / "m.gguf"
+    write_metadata(gguf, **sentence_piece_metadata())
+    tokenizer, eos_ids = load_encoding(gguf)
+    expected = load_tokenizer(ModelFiles("m", None, gguf, tmp_path))
+    assert (tokenizer.to_str(), eos_ids) == (expected.tokenizer.to_str(), expected.eos_ids)
 
 
 def test_special_tokens_are_plain_text_whatever_their_form(tmp_path: Path) -> None:
