@@ -181,6 +181,20 @@ async def test_a_prompt_is_scored_without_an_answer() -> None:
     assert ([event["choices"] for event in events[:-1]], events[0]["usage"]) == ([[expected]], usage)
 
 
+async def test_one_choice_scores_the_prompt_for_all_unless_they_come_as_they_are_made() -> None:
+    request = {"prompt": ["ab", "cde"], "echo": True, "logprobs": 1, "n": 2, "max_tokens": 1}
+    async with serve() as server:
+        choices = (await server.post("/v1/completions", request)).json["choices"]
+        scored = [one.prompt_logprobs for one in server.supervisor.requests]
+        await server.post("/v1/completions", request | {"stream": True})
+        streamed = [one.prompt_logprobs for one in server.supervisor.requests[4:]]
+    assert scored == [True, False, True, False]
+    assert streamed == [True] * 4
+    assert choices[0]["logprobs"] == choices[1]["logprobs"]
+    assert choices[2]["logprobs"] == choices[3]["logprobs"]
+    assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [3, 3, 4, 4]
+
+
 async def test_a_tokenizers_own_space_is_no_part_of_an_echo() -> None:
     async with serve(tokenizer=sentence_piece()) as server:
         request = {"prompt": "a is", "echo": True, "logprobs": 0, "max_tokens": 1}

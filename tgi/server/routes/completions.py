@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from msgspec import UNSET, UnsetType
@@ -18,7 +18,7 @@ from tgi.server.routes.prompts import Prompt, prepare, split
 from tgi.server.schemas import CompletionRequest, GenerateParameters
 from tgi.server.services import Services, read
 from tgi.server.tokenizer import Tokenizer
-from tgi.server.validation import MAX_CHOICES
+from tgi.server.validation import MAX_CHOICES, Prepared
 
 MAX_LOGPROBS = 5  # OpenAI's
 
@@ -73,14 +73,23 @@ async def completions(request: web.Request) -> web.StreamResponse:
             prompts = [await prepare(services, one, asked, stop_rule(body)) for one in given]
             envelope = Envelope(services.served.model_id, "cmpl")
             call = _Call(services, body, asked, prompts, choices, candidates, envelope)
-            sequences = [services.validator.choice(one.prepared, i) for one in prompts for i in range(candidates)]
-            with services.inference.generate(sequences, received) as generations:
+            with services.inference.generate(_sequences(call), received) as generations:
                 if body.stream:
                     return await _stream(call, request, generations)
                 pieces = await collect(generations)
         for generation in generations:
             services.inference.succeeded("completions", generation, asked)
     return _answer(call, generations, pieces)
+
+
+def _sequences(call: _Call) -> list[Prepared]:
+    """What the engine gets. One sequence scores the prompt for its siblings, unless each is told as it comes."""
+    validator, sequences = call.services.validator, []
+    for prompt in call.prompts:
+        unscored = replace(prompt.prepared, prompt_logprobs=prompt.prepared.prompt_logprobs and bool(call.body.stream))
+        for index in range(call.candidates):
+            sequences.append(validator.choice(unscored if index else prompt.prepared, index))
+    return sequences
 
 
 def _answer(call: _Call, generations: list[Generation], pieces: list[list[Piece]]) -> web.Response:
@@ -91,7 +100,9 @@ def _answer(call: _Call, generations: list[Generation], pieces: list[list[Piece]
             CompletionChoice(
                 index,
                 call.prefix(one) + ("" if call.prompt_only else generations[one].text),
-                _logprobs(call, one, generations[one], pieces[one], len(call.prefix(one)), first=True),
+                _logprobs(
+                    call, one, generations[one - one % call.candidates], pieces[one], len(call.prefix(one)), first=True
+                ),
                 _finish(call, generations[one].finish) or "length",
             )
             for index, one in enumerate(_best(call, pieces))
@@ -203,7 +214,10 @@ def _mean_logprob(pieces: Sequence[Piece]) -> float:
 def _logprobs(
     call: _Call, index: int, generation: Generation, pieces: Sequence[Piece], offset: int, *, first: bool
 ) -> CompletionLogprobs | None:  # fmt: skip
-    """OpenAI's columns; `offset` counts the characters before `pieces`, and an echoed prompt comes with the `first`."""
+    """OpenAI's columns; `offset` counts the characters before `pieces`, and an echoed prompt comes with the `first`.
+
+    `generation` knows the scores of the prompt.
+    """
     if not _logprobs_wanted(call.body):
         return None
     columns = CompletionLogprobs([], [], [] if call.asked.top_n_tokens else None, [])
