@@ -97,6 +97,77 @@ def test_a_level_is_for_tgi_and_leaves_other_libraries_at_warn(monkeypatch: pyte
     assert "theirs" not in stream.getvalue()
 
 
+def test_what_is_bound_is_in_every_line_until_it_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = lines(monkeypatch, json_lines=True)
+    logger = logging.getLogger("tgi.server")
+    token = log.bind(request_id="mine")
+    logger.info("inside")
+    logger.info("for another", extra={"facts": {"request_id": "theirs"}})
+    log.unbind(token)
+    logger.info("outside")
+    found = [json.loads(line).get("request_id") for line in stream.getvalue().splitlines()]
+    assert found == ["mine", "theirs", None]
+
+
+def test_a_text_line_names_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = lines(monkeypatch, json_lines=False)
+    token = log.bind(request_id="mine")
+    logging.getLogger("tgi").error("refused")
+    log.unbind(token)
+    assert stream.getvalue().endswith(" ERROR request{request_id=mine}: tgi: refused\n")
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_flood_of_one_kind_is_cut_short_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(log, "time", clock)
+    stream = lines(monkeypatch, json_lines=True)
+    logger = logging.getLogger("tgi.server")
+    for number in range(1000):
+        logger.error("bad request %d", number, extra={"kind": "validation"})
+        logger.error("other %d", number, extra={"kind": "overloaded"}) if number < 5 else None
+        logger.info("Success")
+    clock.now += 1
+    logger.error("bad request", extra={"kind": "validation"})
+    messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert sum(message.startswith("bad request ") for message in messages) == 10
+    assert sum(message.startswith("other ") for message in messages) == 5
+    assert messages.count("Success") == 1000
+    assert messages[-2:] == ["990 more messages of kind `validation`", "bad request"]
+
+
+@pytest.mark.parametrize(("level", "told"), [("info", False), ("debug", True)])
+def test_a_bug_is_told_by_its_place_and_in_its_words_only_at_debug(
+    monkeypatch: pytest.MonkeyPatch, level: str, told: bool
+) -> None:
+    stream = lines(monkeypatch, json_lines=True, level=level)
+    words = "a client's words"
+    try:
+        raise KeyError(words)
+    except KeyError as error:
+        log.unexpected(logging.getLogger("tgi.server"), "unhandled error", error)
+    line = json.loads(stream.getvalue().splitlines()[0])
+    assert line["message"] == "unhandled error: KeyError"
+    assert "test_log.py" in line["exception"]
+    assert (words in stream.getvalue()) is told
+
+
+def test_tgis_targets_mean_ours() -> None:
+    assert log.parse_filter("text_generation_router::server=debug,text_generation_launcher=warn") == {
+        "tgi": logging.WARNING,
+        "tgi.server": logging.DEBUG,
+    }
+    assert log.parse_filter("info,otel::tracing=trace")["otel.tracing"] == logging.DEBUG
+
+
 def test_a_filter_list_names_targets_as_tgi_does() -> None:
     assert log.parse_filter("warn,tgi::server=debug") == {
         "": logging.WARNING,

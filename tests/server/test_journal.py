@@ -106,3 +106,29 @@ def test_removing_the_last_suspect_ends_the_isolation() -> None:
     assert _run(journal) == [1]
     journal.remove(1)
     assert _run(journal) == [2]
+
+
+def test_what_waits_runs_and_is_kept_is_counted() -> None:
+    journal = _journal(1, 2)
+    assert (journal.waiting_tokens, journal.num_bytes, journal.running) == (4, 16, ())
+    _run(journal)
+    assert (journal.waiting_tokens, journal.running) == (0, ("prefill",))
+    journal.record(1, 0, 7)
+    assert (journal.num_bytes, journal.running) == (20, ("prefill", "decode"))
+    journal.record(2, 0, 7)
+    assert journal.running == ("decode",)
+    journal.crashed(None)
+    assert (journal.waiting_tokens, journal.running) == (6, ())
+
+
+def test_a_pause_begins_with_the_first_of_several_crashes() -> None:
+    journal = _journal(1, 2)
+    _run(journal)
+    journal.add(make_request(3, [1, 2]))  # no engine has begun it
+    journal.crashed(None)
+    first = [sequence.paused_at for sequence in journal]
+    assert None not in first[:2]
+    assert first[2] is None
+    _run(journal)
+    journal.crashed(None)
+    assert [sequence.paused_at for sequence in journal][:2] == first[:2]

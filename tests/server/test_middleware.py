@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 
 import pytest
 
 from tests.server.serving import answering, serve
 from tgi.config import Http, Limits
 from tgi.errors import Overloaded, TemplateError, Unavailable, ValidationError
+from tgi.log import bound
 from tgi.server.middleware import error_response, retry_headers
 
 GUARDED = [
@@ -182,3 +185,49 @@ async def test_a_large_body_is_refused_after_the_key_was_checked() -> None:
     assert answer.json == {
         "error": "Failed to buffer the request body: length limit exceeded", "error_type": "validation"
     }  # fmt: skip
+
+
+async def test_a_request_that_cannot_be_parsed_has_a_name_too() -> None:
+    async with serve() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /info HTTP/1.1\r\nHost: x\r\nBad\x00Header: x\r\n\r\n")
+        answer = (await reader.read()).lower()
+        writer.close()
+    assert b" 400 " in answer.splitlines()[0]
+    assert b"\r\nx-request-id: " in answer
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/v1/completions"])
+async def test_every_line_of_a_request_has_its_name(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    names = []
+
+    class Names(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            names.append((record.getMessage(), bound().get("request_id")))
+            return True
+
+    caplog.set_level(logging.INFO)
+    caplog.handler.addFilter(watcher := Names())
+    async with serve(answering("a")) as server:
+        for name in ("one", "two"):  # on one connection
+            assert (await server.post(path, BODY, **{"x-request-id": name})).status == 200
+        await server.post(path, {**BODY, "parameters": {"top_k": 0}, "temperature": -1}, **{"x-request-id": "three"})
+    caplog.handler.removeFilter(watcher)
+    told = [name for message, name in names if message == "Success" or "strictly positive" in message]
+    assert told == ["one", "two", "three"]
+
+
+async def test_what_is_refused_is_counted_once_by_its_reason() -> None:
+    async with serve(answering("a"), http=http(api_key="k"), limits=Limits(payload_limit=100)) as server:
+        key = {"authorization": "Bearer k"}
+        bad = {"inputs": "x", "parameters": {"top_k": 0}}
+        await server.post("/generate", BODY)
+        await server.post("/generate", bad, **key)
+        await server.post("/generate_stream", bad, **key)
+        await server.post("/generate", {"inputs": "x" * 200}, **key)
+        await server.post("/generate", b"{", **key)
+        await server.post("/generate", BODY, **key)
+        reasons = ("unauthorized", "invalid", "too_large", "overloaded")
+        counts = [await server.metric(f'tgi_request_rejected{{reason="{reason}"}}') for reason in reasons]
+    assert counts == [1, 3, 1, 0]

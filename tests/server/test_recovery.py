@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.fakes import expected_tokens, make_request
 from tgi.config import Config, Http
 from tgi.engine.messages import EngineRequest, FinishReason, StepStats
 from tgi.errors import GenerationError, IncompleteGeneration, ModelError, Unavailable
+from tgi.server.observer import Observer
 from tgi.server.recovery import EngineSupervisor, RestartBudget, Token, TokenStream
 
 POISON = 200
@@ -249,3 +250,37 @@ def test_delays_between_useless_restarts_grow_to_their_limit() -> None:
         delays.append(budget.delay_s())
         budget.fruitless += 1
     assert delays == pytest.approx([0, 0.1, 0.3, 0.9, 2.7])
+
+
+class Heard(Observer):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.deaths: list[tuple[int, tuple[str, ...]]] = []
+        self.causes: list[str] = []
+        self.gaps: list[float] = []
+
+    def die(self, waiting: int, methods: Sequence[str]) -> None:
+        self.deaths.append((waiting, tuple(methods)))
+
+    def restart(self, reason: str) -> None:
+        self.causes.append(reason)
+
+    def resume(self, gap_s: float) -> None:
+        self.gaps.append(gap_s)
+
+
+@pytest.mark.parametrize(("fault", "cause"), [("kill", "signal"), ("raise", "exception"), ("stop", "silence")])
+async def test_a_death_and_what_survives_it_are_told(start: Start, fault: str, cause: str) -> None:
+    supervisor = await start(config=Config(http=Http(step_timeout=0.5)), faults={POISON: fault})
+    supervisor.observer = heard = Heard()
+    healthy = make_request(supervisor.next_id(), range(4))
+    streams = [supervisor.submit(healthy), supervisor.submit(make_request(supervisor.next_id(), [5, POISON, 6]))]
+    assert await _collect(streams[0]) == expected_tokens(healthy)
+    with pytest.raises(GenerationError, match="crashed"):
+        await _collect(streams[1])
+    assert set(heard.causes) == {cause}
+    assert len(heard.causes) == len(heard.deaths) == supervisor.restarts
+    assert heard.deaths[0][1] in (("prefill",), ("prefill", "decode"))
+    assert len(heard.gaps) == 1  # the healthy one's; the other never got a token
+    assert heard.gaps[0] > 0

@@ -128,6 +128,7 @@ async def _stream(services: Services, request: web.Request, name: str, body: Gen
         except Unavailable:
             raise
         except RequestError as error:  # refused before its stream began: TGI answers 200 and says it in the stream
+            services.metrics.reject(error.status)
             async with services.stream(request, characters, openai=False, **retry_headers(error)) as events:
                 raise
             return events.response
