@@ -267,12 +267,26 @@ async def test_a_worker_that_never_answers_is_given_up(compiler: Grammars, monke
 
 async def test_a_client_that_leaves_takes_nobodys_answer(compiler: Grammars) -> None:
     await compiler.compile(Grammar(type="regex", value="a"))
+    (worker,) = workers()
+    worker.send_signal(signal.SIGSTOP)
     left = asyncio.create_task(compiler.compile(Grammar(type="regex", value="b")))
-    await asyncio.sleep(0)
+    for _ in range(9):  # its question is on the way to the worker
+        await asyncio.sleep(0)
     left.cancel()
     await asyncio.gather(left, return_exceptions=True)
+    worker.send_signal(signal.SIGCONT)
     c, b = await asyncio.gather(
         compiler.compile(Grammar(type="regex", value="c")), compiler.compile(Grammar(type="regex", value="b"))
     )
     assert "c" in used(c)["lark_grammar"]
     assert "b" in used(b)["lark_grammar"]
+
+
+async def test_what_is_asked_for_often_is_remembered_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "CACHED_GRAMMARS", 2)
+    compiled: list[float] = []
+    compiler = Grammars(on_compiled=lambda seconds, cached: compiled.append(seconds))
+    for pattern in ("often", "once", "often", "other", "often"):
+        await compiler.compile(Grammar(type="regex", value=pattern))
+    assert len(compiled) == 3
+    compiler.close()
