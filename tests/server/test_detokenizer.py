@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models
 
 from tests.server.serving import EOS, MARK, byte_level, sentence_piece
 from tgi.server.detokenizer import Decoded, Detokenizer, StopRule
@@ -36,17 +39,79 @@ def test_streamed_text_is_the_text_of_all_ids_for_byte_level_tokenizers(ids: lis
     assert streamed == byte_level().decode(ids, skip_special_tokens=True)
 
 
-@given(st.lists(st.one_of(st.integers(259, 289), st.sampled_from(list("é你😀"))), min_size=1, max_size=40))
-@settings(max_examples=200, deadline=None)
-def test_streamed_text_is_the_text_of_all_ids_for_byte_fallback_tokenizers(parts: list[int | str]) -> None:
-    ids: list[int] = []
-    for part in parts:  # a character without a token of its own comes as its bytes
-        ids += [part] if isinstance(part, int) else [3 + byte for byte in part.encode()]
+WORDS = st.integers(259, 289)  # of `sentence_piece()`; its ids 3 to 258 are the bytes
+# Bytes between words: characters without a token of their own, or no UTF-8 from the first byte on.
+RUNS = st.one_of(
+    st.text(min_size=1, max_size=4).filter(lambda text: text.isprintable()).map(lambda text: list(text.encode())),
+    st.tuples(st.integers(0x80, 0xC1), st.lists(st.integers(0, 255), max_size=5)).map(lambda run: [run[0], *run[1]]),
+    st.sampled_from("é你😀").map(lambda character: list(character.encode()[:-1])),
+)
+
+
+@given(st.lists(st.tuples(WORDS, st.one_of(st.just([]), RUNS)), min_size=1, max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_streamed_text_is_the_text_of_all_ids_for_byte_fallback_tokenizers(parts: list[tuple[int, list[int]]]) -> None:
+    ids = [token_id for word, run in parts for token_id in [word, *(3 + byte for byte in run)]]
     first = 260  # "a": what stands before an answer, where no decoder strips a space
     reference = sentence_piece().decode([first, *ids])
     assert answer(push_all(Detokenizer(SENTENCE_PIECE), ids)) == reference.removeprefix(
         sentence_piece().decode([first])
     )
+
+
+def test_a_character_that_was_shown_stays_when_the_next_byte_is_no_utf_8() -> None:
+    steps = push_all(Detokenizer(SENTENCE_PIECE), [3 + ord("\n"), 3 + 0xFF, 3 + ord("b"), 260])
+    assert [step.text for step in steps] == ["\n", "\ufffd", "\ufffd", "a"]
+
+
+def word_piece() -> tokenizers.Tokenizer:
+    """As BERT has it: `##` continues a word, and spaces before punctuation are taken away."""
+    words = [
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *"abc",
+        "do",
+        "not",
+        "##s",
+        "##ing",
+        ".",
+        "?",
+        "!",
+        ",",
+        "'",
+        "n't",
+        "'s",
+        "é",
+        "##é",
+    ]
+    model = models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer.add_special_tokens(words[:3])
+    return tokenizer
+
+
+def metaspace() -> tokenizers.Tokenizer:
+    """As T5 has it: `▁` begins a word, and the first one loses it."""
+    words = ["<unk>", "</s>", "▁", *"abc", "▁a", "▁the", "ing", "é", "你", "▁▁"]
+    tokenizer = tokenizers.Tokenizer(models.Unigram([(word, -1.0) for word in words], 0, False))
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(words[:2])
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [word_piece, metaspace])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_streamed_text_is_the_text_of_all_ids_for_tokenizers_that_join_words(
+    make: Callable[[], tokenizers.Tokenizer], data: st.DataObject
+) -> None:
+    raw = make()
+    ids = data.draw(st.lists(st.integers(0, raw.get_vocab_size() + 2), min_size=1, max_size=40))
+    first = 3  # an ordinary token: what stands before an answer
+    expected = raw.decode([first, *ids], skip_special_tokens=True).removeprefix(raw.decode([first]))
+    assert answer(push_all(Detokenizer(Tokenizer(raw)), ids)) == expected
 
 
 @given(st.lists(st.integers(0, 320), min_size=1, max_size=60))

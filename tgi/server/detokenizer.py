@@ -36,6 +36,7 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), rule: StopRule = StopRule.AT_END) -> None:
         self._tokenizer = tokenizer
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._run = _ByteRun()
         self._matchers = [_Matcher(stop) for stop in stops]
         self._rule = rule
         # Raw text not yet released, oldest first, and whether it is visible: stop sequences may span special tokens.
@@ -50,10 +51,10 @@ class Detokenizer:
         special = self._tokenizer.is_special(token_id) or (ended and self._rule is StopRule.STRIP)
         if special:
             text = self._tokenizer.text(token_id)
-            unfinished = self._characters.decode(b"", True) if last else ""
+            unfinished = self._run.end() + self._characters.decode(b"", True) if last else ""
             pieces = [(unfinished, True), (text, False)] if unfinished else [(text, False)]
         else:
-            text = self._characters.decode(self._tokenizer.piece(token_id), last)
+            text = self._text(token_id, last)
             pieces = [(text, True)]
         if not self._matchers:
             return Decoded(text, "".join(part for part, visible in pieces if visible), False)
@@ -66,6 +67,14 @@ class Detokenizer:
         if last:
             delta += self._release(sum(len(part) for part, _ in self._held))
         return Decoded(text, delta, stopped)
+
+    def _text(self, token_id: int, last: bool) -> str:
+        """What an ordinary token adds, with the characters that it completes."""
+        piece = self._tokenizer.piece(token_id)
+        if self._tokenizer.is_byte(token_id):
+            return self._run.add(piece[0]) + (self._run.end() if last else "")
+        ended = self._run.end() if piece or last else ""  # an unknown token parts no bytes
+        return ended + self._characters.decode(piece, last)
 
     def _match(self, text: str, visible: bool) -> tuple[str, bool]:
         """Follow the stop sequences through `text`: what may be shown now, and whether one is complete."""
@@ -97,6 +106,42 @@ class Detokenizer:
             if visible:
                 released.append(part)
         return "".join(released)
+
+
+class _ByteRun:
+    """Byte tokens in a row, as the `ByteFallback` decoder reads them: UTF-8, or else one U+FFFD for every byte.
+
+    A character is shown with the token that completes it, as TGI does; it stays when a later byte is no UTF-8, where
+    decoding everything at once would take it back.
+    """
+
+    def __init__(self) -> None:
+        self._characters = codecs.getincrementaldecoder("utf-8")("strict")
+        self._waiting = 0  # bytes of the character that is not complete
+        self._broken = False
+
+    def add(self, byte: int) -> str:
+        """The text that one more byte completes."""
+        self._waiting += 1
+        if not self._broken:
+            try:
+                character = self._characters.decode(bytes([byte]))
+            except UnicodeDecodeError:
+                self._broken = True
+            else:
+                self._waiting -= self._waiting if character else 0
+                return character
+        return self._replaced()
+
+    def end(self) -> str:
+        """What is shown of an incomplete character when another token follows, or none."""
+        self._broken = False
+        self._characters.reset()
+        return self._replaced()
+
+    def _replaced(self) -> str:
+        count, self._waiting = self._waiting, 0
+        return "\ufffd" * count
 
 
 class _Matcher:

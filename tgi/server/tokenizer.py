@@ -77,6 +77,13 @@ class Tokenizer:
         """A token on its own as text; incomplete characters show as U+FFFD."""
         return self.piece(token_id).decode("utf-8", "replace")
 
+    def is_byte(self, token_id: int) -> bool:
+        """Whether a token is one byte of a character that has no token: neighbours of its kind are read together."""
+        if not self._byte_fallback or token_id in self._special:
+            return False
+        token = self._tokenizer.id_to_token(token_id)
+        return token is not None and _BYTE_TOKEN.fullmatch(token) is not None
+
     def is_special(self, token_id: int) -> bool:
         """Whether a token is left out of generated text."""
         return token_id in self._special
