@@ -134,6 +134,14 @@ def test_only_weights_configuration_and_tokenizer_are_fetched_and_then_cached(hu
     assert hub.tokens == {"Bearer secret"}
 
 
+def test_templates_that_have_names_are_fetched_too(hub: FakeHub, tmp_path: Path) -> None:
+    named = "additional_chat_templates/tool_use.jinja"
+    hub.repositories["owner/name"] = MODEL | {named: b"T", "additional_chat_templates/x.py": b"import os"}
+    files = fetch(hub, tmp_path)
+    assert sorted(hub.fetched) == sorted([*FETCHED, named])
+    assert (files.folder / named).read_bytes() == b"T"
+
+
 def test_shards_are_fetched_with_their_index(hub: FakeHub, tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     hub.repositories["owner/name"] = {

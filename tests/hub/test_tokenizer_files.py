@@ -97,9 +97,22 @@ def test_the_template_comes_from_the_most_specific_file(tmp_path: Path) -> None:
 def test_named_templates_keep_their_names(tmp_path: Path) -> None:
     named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
     assert load(write_folder(tmp_path, tokenizer_config={"chat_template": named})).chat_template == named
+    write_folder(tmp_path, tokenizer_config={"chat_template": {one["name"]: one["template"] for one in named}})
+    assert load(tmp_path).chat_template == named
     write_folder(tmp_path, tokenizer_config={"chat_template": [1]})
     with pytest.raises(ModelError, match="`chat_template` is neither"):
         load(tmp_path)
+
+
+def test_templates_beside_the_default_one_are_named_after_their_files(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("T", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text("D", encoding="utf-8")
+    assert load(folder).chat_template == [
+        {"name": "default", "template": "D"},
+        {"name": "tool_use", "template": "T"},
+    ]
 
 
 def test_a_gguf_file_brings_its_own(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_model_that_may_call_may_also_answer(client: openai.OpenAI) -> None:
     for choice in ("auto", "none"):
         (answer,) = client.chat.completions.create(
             **ASK | {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 30, "temperature": 0},
-            tool_choice=choice,  # type: ignore[arg-type]
+            tool_choice=choice,
         ).choices
         assert answer.message.content or answer.message.tool_calls
         assert choice == "auto" or answer.message.tool_calls is None

@@ -207,6 +207,17 @@ def test_a_model_that_cannot_be_served_is_told_as_it_is(fake: type[Supervisor]) 
     assert refused.value.exit_code == 18
 
 
+@pytest.mark.parametrize("body", ["{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(1) }}"])
+def test_a_template_that_leaves_its_sandbox_is_refused_before_the_port_opens(
+    fake: type[Supervisor], monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(app, "load_tokenizer", lambda files, path: tokenizer_files(chat_template=body))
+    opened: list[str] = []
+    with pytest.raises(ModelError, match=r"the model's chat template is refused: .*forbidden operation") as refused:
+        run(config(), FILES, ready=lambda engine, url: opened.append(url))
+    assert (refused.value.exit_code, opened) == (16, [])
+
+
 def test_metrics_may_have_a_port_of_their_own(fake: type[Supervisor]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

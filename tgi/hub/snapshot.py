@@ -6,6 +6,7 @@ Imported only when something must be fetched: the hub's library takes a while to
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _OTHER_FILES = frozenset({
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "model.safetensors.index.json",
 })  # fmt: skip
+_NAMED_TEMPLATE = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # The base class of every error of the HTTP library below the hub's, whichever library that is.
 _HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
@@ -74,7 +76,8 @@ def _choose(model_id: str, gguf: str | None, sizes: dict[str, int]) -> list[str]
     weights = [name for name in root if name.endswith(".safetensors") and not name.startswith("consolidated")]
     if weights:
         single = "model.safetensors" in weights and "model.safetensors.index.json" not in root
-        return sorted(_OTHER_FILES & set(root)) + (["model.safetensors"] if single else sorted(weights))
+        templates = sorted(name for name in sizes if _NAMED_TEMPLATE.fullmatch(name))
+        return templates + sorted(_OTHER_FILES & set(root)) + (["model.safetensors"] if single else sorted(weights))
     gguf_files = [name for name in root if name.endswith(".gguf")]
     if len(gguf_files) == 1:
         return gguf_files

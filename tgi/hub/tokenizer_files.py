@@ -17,6 +17,7 @@ from tgi.hub.gguf_tokenizer import build_tokenizer
 
 _MAX_FILE_BYTES = 64 << 20  # spec/reliability.md V28
 _LONGEST = 1 << 31  # transformers writes 1e30 for "no limit"
+_MORE_TEMPLATES = "additional_chat_templates/*.jinja"  # named after their files, as transformers writes them
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -123,14 +124,20 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _template_file(folder: Path) -> Any:
+    more = [{"name": path.stem, "template": _read_text(path)} for path in sorted(folder.glob(_MORE_TEMPLATES))]
     if (folder / "chat_template.jinja").exists():
-        return _read_text(folder / "chat_template.jinja")
+        single = _read_text(folder / "chat_template.jinja")
+        return [{"name": "default", "template": single}, *more] if more else single
+    if more:
+        return more
     return _read_if_there(folder / "chat_template.json").get("chat_template")
 
 
 def _checked_template(template: Any, source: Path) -> str | list[dict[str, str]] | None:
     if template is None or isinstance(template, str):
         return template or None
+    if isinstance(template, dict):
+        template = [{"name": name, "template": text} for name, text in template.items()]
     try:
         return msgspec.convert(template, list[dict[str, str]])
     except msgspec.ValidationError as error:
