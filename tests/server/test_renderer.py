@@ -96,7 +96,8 @@ async def test_a_client_that_leaves_does_not_leave_its_prompt_to_the_next() -> N
     async with rendering(default=PLAIN) as renderer:
         await renderer.start()
         left = [asyncio.create_task(renderer.render(user(f"left {n}"))) for n in range(5)]
-        await asyncio.sleep(0)
+        for _ in range(5):  # the first has been sent, and is not answered yet
+            await asyncio.sleep(0)
         for task in left:
             task.cancel()
         assert await renderer.render(user("mine")) == "[user]mine"
