@@ -77,6 +77,10 @@ def reader(path: Path) -> gguf.GGUFReader:
 
 @pytest.fixture(scope="module")
 def reference(reader: gguf.GGUFReader) -> Any:
+    return transformers_model(reader)
+
+
+def transformers_model(reader: gguf.GGUFReader) -> Any:
     """transformers' Llama in float32, with no help of ours in reading the file."""
     heads, kv_heads = field(reader, "llama.attention.head_count"), field(reader, "llama.attention.head_count_kv")
     config = transformers.LlamaConfig(
