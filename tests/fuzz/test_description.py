@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import CHECKS
 
-from tests.server.serving import answering, serve
+from tests.server.serving import EOS, serve
 from tgi.config import Http
+from tgi.engine.messages import EngineRequest
 from tgi.server.app import routes
 from tgi.server.openapi import document
 
@@ -26,6 +28,11 @@ KEY = "a key of 18 letters"
 SCHEMA = schemathesis.openapi.from_dict(json.loads(json.dumps(document(routes(Http())))))
 
 
+def endlessly(request: EngineRequest) -> Iterable[int]:
+    """An engine that answers in two characters, and goes on where the end is ignored."""
+    return itertools.cycle((*"Hé".encode(), EOS))
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A front end over a fake engine, in an event loop of its own: schemathesis is synchronous."""
@@ -34,7 +41,7 @@ def url() -> Iterator[str]:
     stop = asyncio.Event()
 
     async def main() -> None:
-        async with serve(answering("Hé"), http=Http(hostname="127.0.0.1", port=0, api_key=KEY)) as server:
+        async with serve(endlessly, http=Http(hostname="127.0.0.1", port=0, api_key=KEY)) as server:
             ready.put(server.url)
             await stop.wait()
 

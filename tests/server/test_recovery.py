@@ -282,5 +282,6 @@ async def test_a_death_and_what_survives_it_are_told(start: Start, fault: str, c
     assert set(heard.causes) == {cause}
     assert len(heard.causes) == len(heard.deaths) == supervisor.restarts
     assert heard.deaths[0][1] in (("prefill",), ("prefill", "decode"))
-    assert len(heard.gaps) == 1  # the healthy one's; the other never got a token
-    assert heard.gaps[0] > 0
+    # The healthy one's: one for each death that found it unfinished. The other never got a token.
+    assert 1 <= len(heard.gaps) <= supervisor.restarts
+    assert min(heard.gaps) > 0
