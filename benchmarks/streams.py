@@ -17,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ def start(arguments: list[str]) -> tuple[subprocess.Popen[str], str, float]:
         if "http://127.0.0.1:" in line and not url:
             url = "http://127.0.0.1:" + line.split("http://127.0.0.1:")[1].split("/")[0].split()[0]
         if "Connected" in line:
+            # A full pipe would stop the server in the middle of a log line.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
             return process, url, time.perf_counter() - begun
     raise SystemExit("tgi serve ended before it was ready")
 
