@@ -114,9 +114,13 @@ def make_app(services: Services) -> web.Application:
 
 
 def make_services(
-    config: Config, served: Served, files: TokenizerFiles, supervisor: EngineSupervisor, ready: EngineReady
-) -> Services:
-    """The parts of a server, once the engine and the tokenizer are there. Raises: ConfigError for impossible limits."""
+    config: Config, served: Served, files: TokenizerFiles, supervisor: EngineSupervisor, ready: EngineReady,
+    template: Renderer | None = None,
+) -> Services:  # fmt: skip
+    """The parts of a server, once the engine and the tokenizer are there; `template` is one that was started already.
+
+    Raises: ConfigError for impossible limits.
+    """
     max_total_tokens = _total_tokens(config, files, ready)
     max_input_tokens = config.limits.max_input_tokens or max_total_tokens - 1
     if max_input_tokens >= max_total_tokens:
@@ -127,14 +131,12 @@ def make_services(
     tokenizer = Tokenizer(files.tokenizer, workers=config.http.validation_workers, eos_ids=files.eos_ids)
     series = Metrics(ready, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens)
     supervisor.observer = series
-    templates = named_templates(files.chat_template)
-    tokens = {name: token for name, token in files.config.items() if name in SPECIAL_TOKENS and isinstance(token, str)}
     added = files.tokenizer.get_added_tokens_decoder().values()
     grammars = Grammars([token.content for token in added if token.special], on_compiled=series.compiled)
     return Services(
         config=config, served=served, ready=ready, supervisor=supervisor, tokenizer=tokenizer,
-        template=Renderer(templates, tokens),
-        tokenizer_config=files.config | {"chat_template": templates.get(DEFAULT)},
+        template=template or make_renderer(files),
+        tokenizer_config=files.config | {"chat_template": named_templates(files.chat_template).get(DEFAULT)},
         validator=Validator(
             config.limits, tokenizer, max_input_tokens=max_input_tokens, max_total_tokens=max_total_tokens,
             vocab_size=ready.vocab_size, grammars=grammars,
@@ -145,6 +147,12 @@ def make_services(
             supervisor, tokenizer, series, max_concurrent_requests=config.limits.max_concurrent_requests
         ),
     )  # fmt: skip
+
+
+def make_renderer(files: TokenizerFiles) -> Renderer:
+    """The renderer of the model's chat templates, not started."""
+    tokens = {name: token for name, token in files.config.items() if name in SPECIAL_TOKENS and isinstance(token, str)}
+    return Renderer(named_templates(files.chat_template), tokens)
 
 
 def run(config: Config, files: ModelFiles, *, ready: Ready, compute_type: str | None = None) -> int:
@@ -214,18 +222,28 @@ async def _serve(
 
 
 async def _start(config: Config, files: ModelFiles, served: Served, supervisor: EngineSupervisor) -> Services:
-    """Start the engine and read the tokenizer, at the same time."""
+    """Start the engine, and beside it read the tokenizer and try the chat template."""
+
+    async def read() -> tuple[TokenizerFiles, Renderer]:
+        tokenizer_files = await asyncio.to_thread(load_tokenizer, files, config.model.tokenizer_config_path)
+        template = make_renderer(tokenizer_files)
+        renderers.append(template)
+        await template.start()
+        return tokenizer_files, template
+
+    renderers: list[Renderer] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tokenizer_files = group.create_task(
-                asyncio.to_thread(load_tokenizer, files, config.model.tokenizer_config_path)
-            )
             engine = group.create_task(supervisor.start())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    services = make_services(config, served, tokenizer_files.result(), supervisor, engine.result())
-    await services.template.start()
-    return services
+            reading = group.create_task(read())
+    except BaseException as error:  # a signal cancels the start
+        for renderer in renderers:
+            renderer.close()
+        if isinstance(error, BaseExceptionGroup):
+            raise error.exceptions[0] from None
+        raise
+    tokenizer_files, template = reading.result()
+    return make_services(config, served, tokenizer_files, supervisor, engine.result(), template)
 
 
 @contextlib.asynccontextmanager
