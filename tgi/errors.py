@@ -12,10 +12,18 @@ TgiError
     ├── ToolError             422 tool_error
     ├── GenerationError       424 generation
     ├── IncompleteGeneration  500 incomplete_generation
-    └── Unavailable           503 the engine is not there (starting, recovering too long, failed)
+    ├── Unavailable           503 the engine is not there (starting, recovering too long, failed)
+    └── ServerError           what `tgi.Client` was told, and has no name above
+        ├── BadRequestError, ShardNotReadyError, ShardTimeoutError, NotFoundError, RateLimitExceededError
+        └── NotSupportedError, UnknownError
+
+`OverloadedError` and `IncompleteGenerationError` are the names that TGI's old Python client had for two of them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
 
 
 class TgiError(Exception):
@@ -60,6 +68,13 @@ class RequestError(TgiError):
     error_type = "internal"
     quotes_client = False
 
+    @classmethod
+    def told(cls, message: str) -> Self:
+        """The error in a server's own words, as its client meets it."""
+        error = cls.__new__(cls, message)
+        TgiError.__init__(error, message)
+        return error
+
 
 class ValidationError(RequestError):
     """A bad parameter, length or value: the client must change the request."""
@@ -82,6 +97,7 @@ class Overloaded(RequestError):
 
     status = 429
     error_type = "overloaded"
+    retry_after_s = 1.0
 
     def __init__(self, retry_after_s: float = 1.0) -> None:
         super().__init__("Model is overloaded")
@@ -139,3 +155,69 @@ class Unavailable(RequestError):
     def __init__(self, message: str = "unhealthy", retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ServerError(RequestError):
+    """What a server told `tgi.Client`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class BadRequestError(ServerError):
+    """400: the request could not be read."""
+
+    status = 400
+
+
+class ShardNotReadyError(ServerError):
+    """403 or 424: the model is not ready."""
+
+    status = 424
+
+
+class ShardTimeoutError(ServerError):
+    """504: the model took too long."""
+
+    status = 504
+
+
+class NotFoundError(ServerError):
+    """404: there is no such route or model."""
+
+    status = 404
+
+
+class RateLimitExceededError(ServerError):
+    """429 without `error_type`: a proxy before the server refuses more requests."""
+
+    status = 429
+
+
+class NotSupportedError(ServerError):
+    """A model that cannot be used in this way."""
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"Model `{model_id}` is not available for inference with this client.")
+
+
+class UnknownError(ServerError):
+    """Anything else."""
+
+
+OverloadedError = Overloaded
+IncompleteGenerationError = IncompleteGeneration
+_TOLD_TYPES: Mapping[str, type[RequestError]] = {
+    "generation": GenerationError, "incomplete_generation": IncompleteGeneration, "overloaded": Overloaded,
+    "validation": ValidationError,
+}  # fmt: skip
+_TOLD_STATUSES: Mapping[int, type[RequestError]] = {
+    400: BadRequestError, 403: ShardNotReadyError, 404: NotFoundError, 424: ShardNotReadyError,
+    429: RateLimitExceededError, 504: ShardTimeoutError,
+}  # fmt: skip
+
+
+def parse_error(status_code: int, payload: Mapping[str, str]) -> RequestError:
+    """The exception for an answer that is an error: by its `error_type`, else by its status."""
+    kind = _TOLD_TYPES.get(payload.get("error_type", "")) or _TOLD_STATUSES.get(status_code, UnknownError)
+    return kind.told(str(payload.get("error", "no reason given")))
