@@ -18,6 +18,15 @@ Written by `python -m docs.compatibility` from `tests/compatibility.py`, whose e
 - fixed: a defect of TGI's that is not copied
 - accepted: changes nothing, and says so
 - refused: an error that names it
+
+## Two dialects of a chat stream
+
+TGI's clients need `role` in every delta, and the `id` of a call in every part of it; so these are there, for everyone.
+OpenAI's SDKs join what they are told twice ("assistantassistant"). They name themselves by the header
+`X-Stainless-Lang`; a request that has it, with any value, gets `role` only in the first delta of each choice and `id`
+only in the first part of each call, as OpenAI sends them. Ids of calls are TGI's numbers, counted on from those of the
+conversation; for OpenAI's SDKs, after other ids than numbers, and where the model's template wants it so (Mistral's),
+they are nine random letters and digits.
 """
 
 

@@ -164,7 +164,7 @@ class FunctionDelta(Struct):
 
 
 class ToolCallDelta(Struct, kw_only=True):
-    """More of a call of a tool. Only its first part has its id: OpenAI's client joins what it gets."""
+    """More of a call of a tool. For OpenAI's SDKs, only its first part has its id (see `dialect.py`)."""
 
     index: int
     id: str | UnsetType = UNSET
@@ -181,9 +181,9 @@ class AssistantMessage(Struct):
 
 
 class AssistantDelta(Struct):
-    """The `delta` of a chunk: some text, or some of one call."""
+    """The `delta` of a chunk: some text, or some of one call. For OpenAI's SDKs, only the first has a role."""
 
-    role: str
+    role: str | UnsetType
     content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 

@@ -42,6 +42,11 @@ class ToolPlan:
         """The tools' names, in their order."""
         return [tool["function"]["name"] for tool in self.tools]
 
+    @property
+    def numbers_calls(self) -> bool:
+        """Whether a call's id may be a number, as TGI's are: Mistral's templates refuse all but nine characters."""
+        return not self.row.name.startswith("mistral")
+
     def reader(self) -> ToolReader:
         """What reads one answer."""
         return ToolReader(self.row, self.names, forced=self.forced)

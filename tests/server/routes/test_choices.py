@@ -11,13 +11,15 @@ import pytest
 from tests.server.serving import byte_level
 from tgi.server.inference import Piece
 from tgi.server.responses import encode
-from tgi.server.routes.choices import Choice, whole
+from tgi.server.routes.choices import Choice
+from tgi.server.routes.dialect import Dialect
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.tool_formats import FORMATS
 from tgi.server.tools import ToolPlan
 
 HERMES = next(row for row in FORMATS if row.name == "hermes")
 MISTRAL = next(row for row in FORMATS if row.name == "mistral")
+TGI, OPENAI = Dialect(first_call=0), Dialect(once=True)
 TOOLS = ({"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}})
 CALL = '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
 TWO = CALL + '\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
@@ -44,12 +46,12 @@ def tokenizer() -> Any:
 
 
 def chunks(tokens: list[Piece], tools: ToolPlan | None, tokenizer: Tokenizer, **options: Any) -> list[Any]:
-    choice = Choice(0, tools, tokenizer, **{"logprobs": False} | options)
+    choice = Choice(0, tools, tokenizer, options.pop("dialect", TGI), **{"logprobs": False} | options)
     return [msgspec.json.decode(encode(chunk)) for piece in tokens for chunk in choice.push(piece)]
 
 
 def message(tokens: list[Piece], tools: ToolPlan | None, tokenizer: Tokenizer) -> Any:
-    return msgspec.json.decode(encode(whole(0, tokens, tools, tokenizer, logprobs=False)))
+    return msgspec.json.decode(encode(Choice(0, tools, tokenizer, TGI, logprobs=False).whole(tokens)))
 
 
 def test_without_tools_a_chunk_is_a_token(tokenizer: Tokenizer) -> None:
@@ -68,12 +70,18 @@ def test_a_call_is_streamed_as_its_name_and_then_its_arguments(tokenizer: Tokeni
         {"name": None, "arguments": "1}"},
     ]  # fmt: skip
     assert {(call["index"], call["type"]) for call in calls} == {(0, "function")}
-    assert len(calls[0]["id"]) == 9
-    assert calls[0]["id"].isalnum()
-    assert all("id" not in call for call in calls[1:])
+    assert {call["id"] for call in calls} == {"0"}
     assert [chunk["finish_reason"] for chunk in found] == [None] * 5 + ["tool_calls"]
     assert all(chunk["delta"]["role"] == "assistant" for chunk in found)
     assert all("content" not in chunk["delta"] for chunk in found[2:])
+
+
+def test_openais_sdks_are_told_once_what_they_would_join(tokenizer: Tokenizer) -> None:
+    found = chunks(pieces("Hm. ", *TWO), plan(), tokenizer, dialect=OPENAI)
+    assert [chunk["delta"].get("role") for chunk in found] == ["assistant", *[None] * (len(found) - 1)]
+    calls = [chunk["delta"]["tool_calls"][0] for chunk in found[1:]]
+    assert [len(call["id"]) for call in calls if "id" in call] == [9, 9]
+    assert [call["function"]["name"] for call in calls if "id" in call] == ["f", "g"]
 
 
 def test_several_calls_are_numbered_and_have_ids_of_their_own(tokenizer: Tokenizer) -> None:
@@ -136,5 +144,5 @@ def test_log_probabilities_of_every_token_are_shown_once(tokenizer: Tokenizer) -
     found = chunks(made, plan(), tokenizer, logprobs=True)
     shown = [one["token"] for chunk in found for one in chunk["logprobs"]["content"]]
     assert shown == [piece.text for piece in made]
-    told = msgspec.json.decode(encode(whole(0, made, plan(), tokenizer, logprobs=True)))
+    told = msgspec.json.decode(encode(Choice(0, plan(), tokenizer, TGI, logprobs=True).whole(made)))
     assert [one["token"] for one in told["logprobs"]["content"]] == shown

@@ -13,7 +13,8 @@ from tgi.server.conversations import last_words, template_messages
 from tgi.server.grammars import NOT_SUPPORTED, asked_grammar
 from tgi.server.inference import Generation, collect, merge
 from tgi.server.responses import ChatChunk, ChatChunkChoice, ChatCompletion, Usage, encode, encode_array
-from tgi.server.routes.choices import Choice, whole
+from tgi.server.routes.choices import Choice
+from tgi.server.routes.dialect import dialect
 from tgi.server.routes.openai import Envelope, parameters, stop_rule, usage, wants_usage
 from tgi.server.schemas import MAX_MESSAGES, ChatRequest, GenerateParameters
 from tgi.server.services import Services, read
@@ -34,14 +35,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             prepared = [services.validator.choice(first, index) for index in range(count)]
             with services.inference.generate(prepared, received) as generations:
                 envelope = Envelope(_model(services, body), "chatcmpl")
+                answers = _answers(services, request, body, plan, count)
                 if body.stream:
-                    return await _stream(services, request, body, asked, envelope, first, generations, plan)
+                    return await _stream(services, request, body, asked, envelope, first, generations, answers)
                 pieces = await collect(generations)
         for generation in generations:
             services.inference.succeeded("chat_completions", generation, asked)
-    choices = [
-        whole(index, made, plan, services.tokenizer, logprobs=bool(body.logprobs)) for index, made in enumerate(pieces)
-    ]
+    choices = [choice.whole(made) for choice, made in zip(answers, pieces, strict=True)]
     answer = ChatCompletion(
         "chat.completion", envelope.id, envelope.created, envelope.model, envelope.fingerprint, choices,
         usage(first.input_length, generations),
@@ -64,16 +64,13 @@ async def chat_tokenize(request: web.Request) -> web.StreamResponse:
 
 async def _stream(
     services: Services, request: web.Request, body: ChatRequest, asked: GenerateParameters, envelope: Envelope,
-    first: Prepared, generations: list[Generation], plan: ToolPlan | None,
+    first: Prepared, generations: list[Generation], answers: list[Choice],
 ) -> web.StreamResponse:  # fmt: skip
     def chunk(choices: list[ChatChunkChoice], total: Usage | None = None) -> ChatChunk:
         return ChatChunk(
             "chat.completion.chunk", envelope.id, envelope.created, envelope.model, envelope.fingerprint, choices, total
         )
 
-    answers = [
-        Choice(index, plan, services.tokenizer, logprobs=bool(body.logprobs)) for index in range(len(generations))
-    ]
     async with services.stream(request, first.characters, openai=True) as events:
         async with contextlib.aclosing(merge(generations)) as tokens:
             async for index, piece in tokens:
@@ -84,6 +81,13 @@ async def _stream(
         if wants_usage(body):
             await events.send(chunk([], usage(first.input_length, generations)))
     return events.response
+
+
+def _answers(
+    services: Services, request: web.Request, body: ChatRequest, plan: ToolPlan | None, count: int
+) -> list[Choice]:
+    spoken = dialect(request, body.messages, numbered=plan is not None and plan.numbers_calls)
+    return [Choice(index, plan, services.tokenizer, spoken, logprobs=bool(body.logprobs)) for index in range(count)]
 
 
 async def prepare(services: Services, body: ChatRequest, asked: GenerateParameters) -> Prepared:

@@ -6,9 +6,9 @@ the last call waits for the finish reason: every chunk of a call carries some of
 
 from __future__ import annotations
 
-import secrets
-import string
 from collections.abc import Sequence
+
+from msgspec import UNSET
 
 from tgi.server.inference import Piece
 from tgi.server.responses import (
@@ -24,20 +24,26 @@ from tgi.server.responses import (
     ToolCallDelta,
     TopLogprob,
 )
+from tgi.server.routes.dialect import Dialect
 from tgi.server.routes.openai import FINISH
 from tgi.server.tokenizer import Tokenizer
 from tgi.server.tool_formats import CallPart, compact
 from tgi.server.tools import ToolPlan
 
 ASSISTANT = "assistant"
-_ID_CHARACTERS = string.ascii_letters + string.digits
 
 
 class Choice:
     """Turns the tokens of one sequence into the chunks of one answer."""
 
-    def __init__(self, index: int, plan: ToolPlan | None, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+    def __init__(
+        self, index: int, plan: ToolPlan | None, tokenizer: Tokenizer, dialect: Dialect, *, logprobs: bool
+    ) -> None:
         self._index = index
+        self._once = dialect.once
+        self._call_ids = dialect.call_ids()
+        self._call_id = ""  # of the call that is being told
+        self._told_role = False
         self._plan = plan
         self._reader = plan.reader() if plan is not None else None
         self._tokenizer = tokenizer
@@ -47,6 +53,14 @@ class Choice:
 
     def push(self, piece: Piece) -> list[ChatChunkChoice]:
         """Add a token. Returns: the chunks that are complete."""
+        chunks = self._push(piece)
+        for chunk in chunks if self._once else ():
+            if self._told_role:
+                chunk.delta.role = UNSET
+            self._told_role = True
+        return chunks
+
+    def _push(self, piece: Piece) -> list[ChatChunkChoice]:
         if self._wants_logprobs:
             top = [TopLogprob(self._tokenizer.text(token_id), logprob) for token_id, logprob in piece.top]
             self._logprobs.append(ChatLogprob(piece.text, piece.logprob, top))
@@ -60,7 +74,7 @@ class Choice:
             else:
                 if self._held is not None:
                     chunks.append(self._held)
-                self._held = self._chunk(_call_delta(part), None)
+                self._held = self._chunk(self._call_delta(part), None)
         if finish is not None:
             chunks.append(self._last(finish))
         return chunks
@@ -83,44 +97,40 @@ class Choice:
             chunk.logprobs.content += self._logprobs
         return chunk
 
+    def _call_delta(self, part: CallPart) -> AssistantDelta:
+        call = ToolCallDelta(index=part.index, function=FunctionDelta(part.name, part.arguments))
+        if part.name is not None:
+            call.id = self._call_id = next(self._call_ids)
+        elif not self._once:
+            call.id = self._call_id
+        return AssistantDelta(ASSISTANT, tool_calls=[call])
+
     def _chunk(self, delta: AssistantDelta, finish: str | None) -> ChatChunkChoice:
         logprobs = ChatLogprobs(self._logprobs) if self._wants_logprobs else None
         self._logprobs = []
         return ChatChunkChoice(self._index, delta, logprobs, finish)
 
-
-def whole(
-    index: int, pieces: Sequence[Piece], plan: ToolPlan | None, tokenizer: Tokenizer, *, logprobs: bool
-) -> ChatChoice:
-    """A complete answer."""
-    choice = Choice(index, plan, tokenizer, logprobs=logprobs)
-    texts: list[str] = []
-    calls: list[ToolCall] = []
-    shown: list[ChatLogprob] = []
-    finish = "length"
-    for piece in pieces:
-        for chunk in choice.push(piece):
-            delta = chunk.delta
-            texts.append(delta.content or "")
-            for call in delta.tool_calls or []:
-                if call.function.name is not None:
-                    calls.append(ToolCall(call.id or "", call.type, CalledFunction(None, call.function.name, "")))
-                calls[-1].function.arguments += call.function.arguments
-            shown += chunk.logprobs.content if chunk.logprobs is not None else []
-            finish = chunk.finish_reason or finish
-    message = AssistantMessage(ASSISTANT)
-    if calls:
-        message.tool_calls = calls
-        for made in calls:
-            made.function.arguments = compact(made.function.arguments)
-    if any(texts) or not calls:
-        message.content = "".join(texts)
-    return ChatChoice(index, message, ChatLogprobs(shown) if logprobs else None, finish)
-
-
-def _call_delta(part: CallPart) -> AssistantDelta:
-    call = ToolCallDelta(index=part.index, function=FunctionDelta(part.name, part.arguments))
-    if part.name is not None:
-        # Nine letters and digits: Mistral's templates refuse anything else.
-        call.id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(9))
-    return AssistantDelta(ASSISTANT, tool_calls=[call])
+    def whole(self, pieces: Sequence[Piece]) -> ChatChoice:
+        """The complete answer of these tokens, all of them."""
+        texts: list[str] = []
+        calls: list[ToolCall] = []
+        shown: list[ChatLogprob] = []
+        finish = "length"
+        for piece in pieces:
+            for chunk in self.push(piece):
+                delta = chunk.delta
+                texts.append(delta.content or "")
+                for call in delta.tool_calls or []:
+                    if call.function.name is not None:
+                        calls.append(ToolCall(call.id or "", call.type, CalledFunction(None, call.function.name, "")))
+                    calls[-1].function.arguments += call.function.arguments
+                shown += chunk.logprobs.content if chunk.logprobs is not None else []
+                finish = chunk.finish_reason or finish
+        message = AssistantMessage(ASSISTANT)
+        if calls:
+            message.tool_calls = calls
+            for made in calls:
+                made.function.arguments = compact(made.function.arguments)
+        if any(texts) or not calls:
+            message.content = "".join(texts)
+        return ChatChoice(self._index, message, ChatLogprobs(shown) if self._wants_logprobs else None, finish)
