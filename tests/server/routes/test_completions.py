@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.server.serving import BOS, EOS, answering, byte_level, sentence_piece, serve
 from tgi.config import Limits
+from tgi.server.recovery import TokenStream
 
 
 def stable(body: bytes) -> bytes:
@@ -181,18 +183,36 @@ async def test_a_prompt_is_scored_without_an_answer() -> None:
     assert ([event["choices"] for event in events[:-1]], events[0]["usage"]) == ([[expected]], usage)
 
 
-async def test_one_choice_scores_the_prompt_for_all_unless_they_come_as_they_are_made() -> None:
-    request = {"prompt": ["ab", "cde"], "echo": True, "logprobs": 1, "n": 2, "max_tokens": 1}
+@pytest.mark.parametrize("scorer_comes_last", [False, True])
+async def test_one_choice_scores_the_prompt_for_all(monkeypatch: pytest.MonkeyPatch, scorer_comes_last: bool) -> None:
+    request: dict[str, Any] = {"prompt": ["ab", "cde"], "echo": True, "logprobs": 1, "n": 2, "max_tokens": 2}
     async with serve() as server:
+        if scorer_comes_last:
+            others = asyncio.Event()
+            answer = server.supervisor._answer
+
+            async def in_turn(stream: TokenStream) -> None:
+                if stream.request.prompt_logprobs:
+                    await others.wait()
+                await answer(stream)
+                others.set()
+
+            monkeypatch.setattr(server.supervisor, "_answer", in_turn)
         choices = (await server.post("/v1/completions", request)).json["choices"]
+        if scorer_comes_last:
+            others.clear()
+        events = (await server.post("/v1/completions", request | {"stream": True})).events[:-1]
         scored = [one.prompt_logprobs for one in server.supervisor.requests]
-        await server.post("/v1/completions", request | {"stream": True})
-        streamed = [one.prompt_logprobs for one in server.supervisor.requests[4:]]
-    assert scored == [True, False, True, False]
-    assert streamed == [True] * 4
+    assert scored == [True, False, True, False] * 2
     assert choices[0]["logprobs"] == choices[1]["logprobs"]
     assert choices[2]["logprobs"] == choices[3]["logprobs"]
-    assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [3, 3, 4, 4]
+    for index, whole in enumerate(choices):
+        parts = [event["choices"][0] for event in events if event["choices"][0]["index"] == index]
+        assert "".join(part["text"] for part in parts) == whole["text"]
+        for column, values in whole["logprobs"].items():
+            assert [value for part in parts for value in part["logprobs"][column]] == values
+        assert parts[-1]["finish_reason"] == "length"
+        assert len(parts) == 2
 
 
 async def test_a_tokenizers_own_space_is_no_part_of_an_echo() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -49,6 +49,10 @@ class _Call:
         """What sequence `index` continues."""
         return self.prompts[index // self.candidates]
 
+    def scorer(self, index: int) -> int:
+        """The sequence that knows the scores of the prompt that sequence `index` continues."""
+        return index - index % self.candidates
+
     def prefix(self, index: int) -> str:
         """What sequence `index` repeats before its answer."""
         return self.prompt(index).text if self.body.echo else ""
@@ -83,10 +87,10 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 def _sequences(call: _Call) -> list[Prepared]:
-    """What the engine gets. One sequence scores the prompt for its siblings, unless each is told as it comes."""
+    """What the engine gets: one sequence scores the prompt for its siblings."""
     validator, sequences = call.services.validator, []
     for prompt in call.prompts:
-        unscored = replace(prompt.prepared, prompt_logprobs=prompt.prepared.prompt_logprobs and bool(call.body.stream))
+        unscored = replace(prompt.prepared, prompt_logprobs=False)
         for index in range(call.candidates):
             sequences.append(validator.choice(unscored if index else prompt.prepared, index))
     return sequences
@@ -100,9 +104,7 @@ def _answer(call: _Call, generations: list[Generation], pieces: list[list[Piece]
             CompletionChoice(
                 index,
                 call.prefix(one) + ("" if call.prompt_only else generations[one].text),
-                _logprobs(
-                    call, one, generations[one - one % call.candidates], pieces[one], len(call.prefix(one)), first=True
-                ),
+                _logprobs(call, one, generations[call.scorer(one)], pieces[one], len(call.prefix(one)), first=True),
                 _finish(call, generations[one].finish) or "length",
             )
             for index, one in enumerate(_best(call, pieces))
@@ -128,13 +130,14 @@ async def _stream(call: _Call, request: web.Request, generations: list[Generatio
 
     async with (
         call.services.stream(request, call.characters, openai=True) as events,
-        contextlib.aclosing(merge(generations)) as tokens,
+        contextlib.aclosing(merge(generations)) as merged,
+        contextlib.aclosing(_after_scores(call, merged)) as tokens,
     ):
         async for index, piece in tokens:
             generation = generations[index]
             first = piece.index == 0
             text = (call.prefix(index) if first else "") + ("" if call.prompt_only else piece.delta)
-            logprobs = _logprobs(call, index, generation, [piece], offsets[index], first=first)
+            logprobs = _logprobs(call, index, generations[call.scorer(index)], [piece], offsets[index], first=first)
             offsets[index] += len(piece.text)
             usage: Usage | UnsetType | None = None if total else UNSET
             if always or (piece.finish is not None and not total):  # TGI's last chunk has it, asked for or not
@@ -146,6 +149,23 @@ async def _stream(call: _Call, request: web.Request, generations: list[Generatio
         if total:
             await events.send(chunk([], call.usage(call.prompts, generations)))
     return events.response
+
+
+async def _after_scores(
+    call: _Call, tokens: AsyncGenerator[tuple[int, Piece], None]
+) -> AsyncGenerator[tuple[int, Piece], None]:
+    """The tokens as they come, but those of a sequence only once the scores of its prompt are known."""
+    scored: set[int] = set()
+    held: dict[int, list[tuple[int, Piece]]] = {}
+    async for index, piece in tokens:
+        scorer = call.scorer(index)
+        if index != scorer and scorer not in scored and call.asked.decoder_input_details:
+            held.setdefault(scorer, []).append((index, piece))
+            continue
+        yield index, piece
+        scored.add(scorer)
+        for waited in held.pop(scorer, ()):
+            yield waited
 
 
 def _check(services: Services, body: CompletionRequest, prompts: int, choices: int, candidates: int) -> None:
