@@ -23,7 +23,9 @@ SCALES = {
 """Block layout -> where its half-precision scales lie."""
 
 
-def random_matrix(layout: str, rows: int, columns: int, seed: int = 0, *, any_scale: bool = False) -> Matrix:
+def random_matrix(
+    layout: str, rows: int, columns: int, seed: int = 0, *, any_scale: bool = False, integer: bool = False
+) -> Matrix:
     """A matrix of moderate values; with `any_scale`, of every finite half-precision scale, subnormal ones included."""
     random = np.random.default_rng(seed)
     size = row_bytes(layout, columns)
@@ -45,7 +47,7 @@ def random_matrix(layout: str, rows: int, columns: int, seed: int = 0, *, any_sc
             values = values.astype(np.float16)
         data = values.view(np.uint8)
     data.flags.writeable = False  # as a view of a mapped file
-    return Matrix(layout, rows, columns, data)
+    return Matrix(layout, rows, columns, data, integer=integer)
 
 
 def whole_columns(layout: str, columns: int) -> int:

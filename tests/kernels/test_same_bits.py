@@ -18,10 +18,16 @@ from tgi.kernels import PackedWeight
 same_path = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.parametrize("integer", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_row_of_a_matmul_ignores_the_others(ops: ModuleType, layout: str) -> None:
+def test_a_row_of_a_matmul_ignores_the_others(ops: ModuleType, layout: str, integer: bool) -> None:
     columns = whole_columns(layout, 800)  # more than one chunk of columns
-    weight = PackedWeight((random_matrix(layout, 17, columns), random_matrix(layout, 3, columns, seed=1)))
+    weight = PackedWeight(
+        (
+            random_matrix(layout, 17, columns, integer=integer),
+            random_matrix(layout, 3, columns, seed=1, integer=integer),
+        )
+    )
     bias, x = torch.randn(20), torch.randn(41, columns)
     alone = torch.cat([ops.matmul(row[None], weight, bias=bias) for row in x])
     for tokens in (2, 3, 4, 5, 6, 7, 8, 11, 16, 40, 41):
@@ -47,8 +53,9 @@ def test_many_tokens_are_no_different(ops: ModuleType) -> None:
         assert torch.equal(ops.matmul(x[token : token + 1], weight)[0], whole[token])
 
 
-def test_an_output_ignores_the_parts_beside_it(ops: ModuleType) -> None:
-    parts = tuple(random_matrix(layout, 19, 800) for layout in ("Q8_0", "F16", "Q5_1"))
+@pytest.mark.parametrize("integer", [False, True])
+def test_an_output_ignores_the_parts_beside_it(ops: ModuleType, integer: bool) -> None:
+    parts = tuple(random_matrix(layout, 19, 800, integer=integer) for layout in ("Q8_0", "F16", "Q5_1"))
     x = torch.randn(6, 800)
     alone = torch.cat([ops.matmul(x, PackedWeight((part,))) for part in parts], dim=1)
     assert torch.equal(ops.matmul(x, PackedWeight(parts)), alone)
@@ -127,13 +134,17 @@ def test_attention_ignores_chunks_blocks_and_neighbours(
         any_cut()
 
 
-@pytest.mark.parametrize("portable", [False, True])
-def test_the_number_of_threads_changes_nothing(portable: bool) -> None:
-    weights = [PackedWeight((random_matrix(layout, 500, 768),)) for layout in ("F32", "Q4_1", "Q6_K")]
+@pytest.mark.parametrize("most", ["avx512", "avx2", "portable"])
+def test_the_number_of_threads_changes_nothing(most: str) -> None:
+    weights = [
+        PackedWeight((random_matrix(layout, 500, 768, integer=integer),))
+        for layout in ("F32", "Q4_1", "Q6_K")
+        for integer in (False, True)
+    ]
     prompt, x, many = Prompt(60, 9, 3, 64), torch.randn(37, 768), torch.randn(37, 5000)
     results = []
     for threads in (1, 2, 3):
-        if kernels.configure(threads=threads, portable=portable) == "torch":
+        if kernels.configure(threads=threads, most=most) == "torch":
             pytest.skip("the native library was not built")
         found = [kernels.matmul(x[:tokens], weight) for weight in weights for tokens in (1, 4, 37)]
         found += [kernels.greedy(many)[1], kernels.gated(many, "silu"), kernels.rms_norm(x, x[0], 1e-5)]

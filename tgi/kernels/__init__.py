@@ -1,8 +1,9 @@
 """Every numeric operation a model needs, behind one interface, dispatched on the tensors' device and what is installed.
 
 `reference.py` (torch operations) defines each result; `cpu.py` calls the native library of `native/`. All activations
-are float32. On the CPU each output element is reduced in one order that depends on nothing but the element: not on the
-number of rows, how a prompt was chunked, which block a token lies in, the thread count or the neighbours in the batch.
+are float32 between operations. On the CPU each output element is reduced in one order that depends on nothing but the
+element: not on the number of rows, how a prompt was chunked, which block a token lies in, the thread count or the
+neighbours in the batch.
 
 T tokens; `hd` is the size of a head. A tensor is contiguous unless said otherwise; every function takes T = 0.
 """
@@ -43,7 +44,9 @@ def embedding(ids: Tensor, table: Matrix) -> Tensor:
 def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     """x times the transposed weight, plus `bias`; added in place to `residual`, which is then what is returned.
 
-    Exact in the stored values: they are dequantised as the `gguf` package does, and multiplied in float32.
+    Exact in the stored values: they are dequantised as the `gguf` package does, and multiplied in float32. Parts that
+    say `integer` are multiplied by activations in 8 bits (`reference.round_activations`): the integers' products are
+    added exactly, the groups' scaled sums in float32.
 
     Shapes: x [T, K], rows may be strided; bias [N]; residual and the result [T, N]: parts' outputs side by side.
     """

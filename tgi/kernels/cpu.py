@@ -13,15 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tgi.checkpoint.blocks import row_bytes
 from tgi.kernels.backend import ACTIVATIONS
-from tgi.kernels.weights import Matrix, PackedWeight
+from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
 
 # The orders of the enumerations in `native/kernels.h`.
 LAYOUTS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+PATHS = ("portable", "avx2", "avx512")
+# Layout -> its PanelKind, and bytes of a group of PANEL_ROWS x GROUP weights.
+PANELS = {
+    "Q4_0": (32, 288), "Q4_1": (33, 320), "Q4_K": (34, 384), "Q8_0": (35, 544), "Q5_0": (35, 544), "Q5_1": (36, 576),
+    "Q5_K": (37, 640), "Q6_K": (38, 640),
+}  # fmt: skip
+PANEL_ROWS = 16
+GROUP = 32
+_ALIGNED = 64  # bytes: the groups of a panel begin at cache lines
 CACHE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_HEAD_DIM = 512
 
@@ -38,16 +49,32 @@ class _Matrix(ctypes.Structure):
 class _Prepared:
     """A weight as the library reads it. The matrices outlive it: it is kept in their `prepared`."""
 
-    __slots__ = ("address", "columns", "count", "matrices", "rows")
+    __slots__ = ("address", "columns", "count", "matrices", "panels", "rows")
 
-    def __init__(self, parts: tuple[Matrix, ...]) -> None:
+    def __init__(self, parts: tuple[Matrix, ...], pack: Callable[..., int] | None = None) -> None:
+        """With `pack`, matrices that ask for it are packed for integer multiplication."""
         if not parts or any(part.columns != parts[0].columns for part in parts):
             raise ValueError(f"parts need the same columns; given {[part.columns for part in parts]}")
-        self.matrices = (_Matrix * len(parts))(*(_describe(part) for part in parts))
+        self.panels: list[npt.NDArray[np.uint8]] = []
+        described = [_describe(part) for part in parts]
+        if pack is not None:
+            described = [self._packed(part, as_stored, pack) for part, as_stored in zip(parts, described, strict=True)]
+        self.matrices = (_Matrix * len(parts))(*described)
         self.address = ctypes.addressof(self.matrices)
         self.count = len(parts)
         self.rows = sum(part.rows for part in parts)
         self.columns = parts[0].columns
+
+    def _packed(self, part: Matrix, as_stored: _Matrix, pack: Callable[..., int]) -> _Matrix:
+        if not part.integer or part.layout not in INTEGER_LAYOUTS:
+            return as_stored
+        kind, group_bytes = PANELS[part.layout]
+        groups = -(-part.rows // PANEL_ROWS) * (part.columns // GROUP)
+        panels = np.empty(groups * group_bytes + _ALIGNED, np.uint8)
+        start = -panels.ctypes.data % _ALIGNED
+        self.panels.append(panels)
+        pack(ctypes.addressof(as_stored), kind, panels.ctypes.data + start)
+        return _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind)
 
 
 def _describe(matrix: Matrix) -> _Matrix:
@@ -59,14 +86,6 @@ def _describe(matrix: Matrix) -> _Matrix:
             f"given {data.dtype} {data.shape}"
         )
     return _Matrix(data.ctypes.data, matrix.rows, matrix.columns, LAYOUTS.index(matrix.layout))
-
-
-def _prepared(weight: Matrix | PackedWeight) -> _Prepared:
-    prepared = weight.prepared.get("cpu")
-    if prepared is None:
-        prepared = _Prepared(weight.parts if isinstance(weight, PackedWeight) else (weight,))
-        weight.prepared["cpu"] = prepared
-    return cast("_Prepared", prepared)
 
 
 def _address(name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
@@ -100,6 +119,7 @@ def _heads(name: str, tensor: Tensor) -> None:
 # The arguments of each function of `native/api.cpp`: pointer, 64-bit integer, int, float.
 _SIGNATURES = {
     "configure": "ii",
+    "pack": "plp",
     "matmul": "plllplppli",
     "embedding": "plpp",
     "norm": "iplllllppfp",
@@ -133,6 +153,7 @@ class CpuKernels:
         """Load the library and bind its functions. Raises: OSError when it does not load."""
         library = ctypes.CDLL(str(path))
         self._configure = _bind(library, "configure")
+        self._pack = _bind(library, "pack")
         self._matmul = _bind(library, "matmul")
         self._embedding = _bind(library, "embedding")
         self._norm = _bind(library, "norm")
@@ -142,13 +163,22 @@ class CpuKernels:
         self._activate = _bind(library, "activate")
         self._greedy = _bind(library, "greedy")
 
-    def configure(self, threads: int, *, portable: bool = False) -> str:
-        """Run on `threads` threads, the caller's included. Returns: "avx2", or "portable" when asked or alone."""
-        return "avx2" if self._configure(threads, portable) else "portable"
+    def configure(self, threads: int, *, most: str = "avx512") -> str:
+        """Run on `threads` threads, the caller's included. Returns: the best of PATHS up to `most` that runs here."""
+        return PATHS[self._configure(threads, PATHS.index(most))]
+
+    def _prepared(self, weight: Matrix | PackedWeight) -> _Prepared:
+        """A weight for a matmul, or a table for an embedding, which reads it as stored."""
+        prepared = weight.prepared.get("cpu")
+        if prepared is None:
+            parts, pack = (weight.parts, self._pack) if isinstance(weight, PackedWeight) else ((weight,), None)
+            prepared = _Prepared(parts, pack)
+            weight.prepared["cpu"] = prepared
+        return cast("_Prepared", prepared)
 
     def embedding(self, ids: Tensor, table: Matrix) -> Tensor:
         """See `tgi.kernels.embedding`."""
-        prepared = _prepared(table)
+        prepared = self._prepared(table)
         out = torch.empty(ids.shape[0], table.columns)
         if self._embedding(_address("ids", ids, torch.int32), ids.numel(), prepared.address, out.data_ptr()):
             low, high = int(ids.min()), int(ids.max())
@@ -159,7 +189,7 @@ class CpuKernels:
         self, x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
         """See `tgi.kernels.matmul`."""
-        prepared = _prepared(weight)
+        prepared = self._prepared(weight)
         tokens, columns = x.shape
         if columns != prepared.columns:
             raise ValueError(f"`x` has {columns} columns, the weight {prepared.columns}")

@@ -33,16 +33,16 @@ DISPATCH = _dispatch()
 """Until `configure` is called: the native library on one thread where it was built, else torch."""
 
 
-def configure(*, threads: int | None = None, native: bool = True, portable: bool = False) -> str:
+def configure(*, threads: int | None = None, native: bool = True, most: str = "avx512") -> str:
     """Choose the backend and its threads; the engine calls this once, before any other operation.
 
     torch itself is set to one thread: what little it computes beside these kernels is then reduced in one order, and
     its idle OpenMP threads do not spin on the cores our own pool works on.
 
     `threads` counts the caller; None means one a physical core this process may use. `native` False computes with
-    torch; `portable` takes the native path without instruction set extensions, for tests.
+    torch; `most` bounds the instruction set that the native path takes, for tests.
 
-    Returns: what runs: "avx2", "portable" or "torch" (also when the native library was not built).
+    Returns: what runs: "avx512", "avx2", "portable" or "torch" (also when the native library was not built).
     Raises:  ValueError when `threads` is not positive.
     """
     if threads is not None and threads < 1:
@@ -52,7 +52,7 @@ def configure(*, threads: int | None = None, native: bool = True, portable: bool
         DISPATCH.backend = reference
         return "torch"
     DISPATCH.backend = DISPATCH.native
-    return DISPATCH.native.configure(usable_cores() if threads is None else threads, portable=portable)
+    return DISPATCH.native.configure(usable_cores() if threads is None else threads, most=most)
 
 
 def usable_cores() -> int:

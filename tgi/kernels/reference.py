@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tgi.checkpoint.blocks import dequantize
-from tgi.kernels.weights import Matrix, PackedWeight
+from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
 
 # Values dequantised at once: 16 MiB of float32.
 _TILE_VALUES = 1 << 22
+
+_GROUP = 32  # activations that share a scale
+_SMALLEST = 2.0**-100
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -42,15 +45,37 @@ def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, resid
     """See `tgi.kernels.matmul`."""
     out = torch.empty(x.shape[0], weight.rows)
     rows = [row.clone() for row in x]
+    rounded = [round_activations(row) for row in rows] if any(_integer(part) for part in weight.parts) else rows
     start = 0
     for part in weight.parts:
         for tile in _tiles(part):
-            for token, row in enumerate(rows):
+            for token, row in enumerate(rounded if _integer(part) else rows):
                 out[token, start : start + len(tile)] = torch.mv(tile, row)
             start += len(tile)
     if bias is not None:
         out += bias
     return out if residual is None else residual.add_(out)
+
+
+def round_activations(row: Tensor) -> Tensor:
+    """What 8-bit activations stand for: each group of 32 is whole multiples, -127 to 127, of a step of its own.
+
+    The step is the largest magnitude / 127; ties round to even. A group below 2^-100 is zeros; one with a value that
+    is not finite is NaN throughout.
+
+    Shapes: row [K] float32; returns [K].
+    """
+    groups = F.pad(row, (0, -len(row) % _GROUP)).view(-1, _GROUP)
+    largest = groups.abs().amax(1, keepdim=True)
+    # NaN for a value that is not finite: amax passes a NaN on, and infinity is made one.
+    largest = torch.where(torch.isfinite(largest), largest, torch.nan)
+    integers = torch.round(groups * (127.0 / largest))
+    values = torch.where(largest < _SMALLEST, 0.0, integers * (largest / 127.0))
+    return values.reshape(-1)[: len(row)].clone()
+
+
+def _integer(part: Matrix) -> bool:
+    return part.integer and part.layout in INTEGER_LAYOUTS
 
 
 def _tiles(matrix: Matrix) -> Iterator[Tensor]:

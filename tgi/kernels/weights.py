@@ -1,4 +1,4 @@
-"""Matrices as they are stored: what a matmul kernel reads."""
+"""Matrices as they are stored, and how a matmul kernel multiplies them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+INTEGER_LAYOUTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+"""Layouts of small integers in groups that divide 32 columns: what 8-bit activations can be multiplied with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +23,8 @@ class Matrix:
     rows: int
     columns: int
     data: npt.NDArray[np.uint8]
+    integer: bool = False
+    """Multiply with activations rounded to 8 bits, in integers; without effect on a layout not in INTEGER_LAYOUTS."""
     prepared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     """What a backend made of `data` to read it faster, by the backend's name; lives as long as the matrix."""
 

@@ -1,7 +1,8 @@
 """Answers a model file that asks for weights by their checkpoint names: finds, checks, and hands them on as stored.
 
 Weights stay where the checkpoint maps them. Three things are copied: vectors (norms and biases, which kernels want in
-float32), weights that `--dtype` asks to hold in another float type, and gpt2's, which are stored transposed.
+float32), weights that `--dtype` asks to hold in another float type, and gpt2's, which are stored transposed. Quantized
+weights are multiplied in integers, unless `--dtype float32` asks for exact arithmetic.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Loader:
             stored = torch.from_numpy(np.array(raw.data)).view(FLOATS[raw.layout]).view(raw.shape)
             values = (stored.T if transposed else stored).to(FLOATS[layout]).contiguous()
             data = values.view(torch.uint8).reshape(-1).numpy()
-        return Matrix(layout, rows, columns, data)
+        return Matrix(layout, rows, columns, data, integer=self._shelf.dtype != "F32")
 
     def _biases(self, names: Sequence[str], sizes: Sequence[int], bias: bool | None) -> Tensor | None:
         present = [self.has(f"{name}.bias") for name in names]

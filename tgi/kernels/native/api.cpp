@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "pack.h"
 #include "thread_pool.h"
 
 #define TGI_EXPORT extern "C" __attribute__((visibility("default")))
@@ -34,6 +35,16 @@ bool has_avx2() {
 #endif
 }
 
+bool has_vnni() {
+#if defined(TGI_HAVE_AVX2)
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
 // About 10 us of work: less is not worth waking a thread for.
 constexpr int64_t WORTH_SHARING = 40000;
 
@@ -52,14 +63,18 @@ void run(Units units, const void* task, int64_t count, int64_t cost) {
 
 using namespace tgi;
 
-// 1: kernels for AVX2 run; 0: portable ones. `portable` asks for the latter.
-TGI_EXPORT int tgi_configure(int threads, int portable) {
+// `most`: the largest instruction set to use, 0 portable, 1 AVX2, 2 AVX-512 with VNNI. Returns: the one that runs.
+TGI_EXPORT int tgi_configure(int threads, int most) {
     Engine& state = engine();
     delete state.pool;
     state.pool = threads > 1 ? new ThreadPool(threads) : nullptr;
     state.kernels = &PORTABLE_KERNELS;
 #if defined(TGI_HAVE_AVX2)
-    if (!portable && has_avx2()) {
+    if (most >= 2 && has_vnni()) {
+        state.kernels = &AVX512_KERNELS;
+        return 2;
+    }
+    if (most >= 1 && has_avx2()) {
         state.kernels = &AVX2_KERNELS;
         return 1;
     }
@@ -67,13 +82,33 @@ TGI_EXPORT int tgi_configure(int threads, int portable) {
     return 0;
 }
 
+// `panel`: PanelKind; `out`: as large as PANEL_SIZES says.
+TGI_EXPORT int tgi_pack(const Matrix* matrix, int64_t panel, uint8_t* out) {
+    PackTask task{*matrix, panel, out};
+    run(pack_units, &task, (matrix->rows + PANEL_ROWS - 1) / PANEL_ROWS, PANEL_ROWS * matrix->columns);
+    return 0;
+}
+
 TGI_EXPORT int tgi_matmul(
     const float* x, int64_t x_stride, int64_t tokens, int64_t columns, const Matrix* parts, int64_t part_count,
     const float* bias, float* out, int64_t out_stride, int accumulate) {
-    MatmulTask task{x, x_stride, tokens, columns, parts, part_count, bias, out, out_stride, accumulate != 0};
+    static thread_local std::vector<TokenGroup> quantized;
+    MatmulTask task{x, x_stride, tokens, columns, parts, part_count, bias, out, out_stride, accumulate != 0, nullptr};
     int64_t units = 0;
-    for (int64_t i = 0; i < part_count; i++) units += (parts[i].rows + TILE_ROWS - 1) / TILE_ROWS;
-    if (tokens > 0) run(engine().kernels->matmul, &task, units, TILE_ROWS * columns * (1 + tokens / 8));
+    bool packed = false;
+    for (int64_t i = 0; i < part_count; i++) {
+        units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
+        packed = packed || parts[i].layout >= FIRST_PANEL;
+    }
+    if (tokens <= 0) return 0;
+    if (packed) {
+        size_t groups = static_cast<size_t>(tokens * ((columns + GROUP - 1) / GROUP));
+        if (quantized.size() < groups) quantized.resize(groups);
+        QuantizeTask quantize{x, x_stride, columns, quantized.data()};
+        run(engine().kernels->quantize, &quantize, tokens, 2 * columns);
+        task.tokens_8bit = quantized.data();
+    }
+    run(engine().kernels->matmul, &task, units, TILE_ROWS * columns * (1 + tokens / (packed ? 16 : 8)));
     return 0;
 }
 

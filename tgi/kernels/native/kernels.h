@@ -22,6 +22,54 @@ constexpr LayoutSize LAYOUT_SIZES[LAYOUT_COUNT] = {
     {32, 34}, {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210},
 };
 
+// Weights packed for integer.h: panels of PANEL_ROWS rows, each a run of groups of GROUP columns. A group is the rows'
+// scales, their minimums where the layout has any, then the integers without sign: step j (columns 4j to 4j + 3) of all
+// rows in 64 bytes, four columns a row; as nibbles, step j in the low and step j + 4 in the high ones.
+//
+// Named after the layout they are made of; PANEL_Q8_0 also holds Q5_0. Integers of layouts without minimums are stored
+// plus 8 (nibbles) or plus 128 (bytes).
+enum PanelKind : int64_t {
+    FIRST_PANEL = 32,
+    PANEL_Q4_0 = FIRST_PANEL, PANEL_Q4_1, PANEL_Q4_K, PANEL_Q8_0, PANEL_Q5_1, PANEL_Q5_K, PANEL_Q6_K, PANEL_END,
+};
+
+constexpr int64_t PANEL_ROWS = 16;
+constexpr int64_t GROUP = 32;
+
+struct PanelSize {
+    bool nibbles;   // two integers a byte
+    bool wide;      // scales and minimums in float32, else half precision
+    bool minimums;
+    bool halves;    // two scales a group, for 16 columns each
+    int64_t bytes;  // of a group
+};
+
+constexpr PanelSize PANEL_SIZES[PANEL_END - FIRST_PANEL] = {
+    {true, false, false, false, 288},  {true, false, true, false, 320}, {true, true, true, false, 384},
+    {false, false, false, false, 544}, {false, false, true, false, 576}, {false, true, true, false, 640},
+    {false, true, false, true, 640},
+};
+
+// 32 activations of a token in 8 bits. `start_*`: what turns products with stored integers into those with true ones.
+struct alignas(64) TokenGroup {
+    int8_t integers[GROUP];   // -127 to 127
+    float scale;              // NaN when one of the activations is not finite
+    float scaled_sum;         // scale * sum of the integers
+    int32_t start_nibbles;    // -8 * sum
+    int32_t start_bytes;      // -128 * sum
+    int32_t start_halves[2];  // -128 * sum of 16
+};
+
+// Groups whose largest magnitude is below this count as zeros: 127 / magnitude must be finite.
+constexpr float SMALLEST = 0x1p-100f;
+
+struct QuantizeTask {
+    const float* x;
+    int64_t x_stride;
+    int64_t columns;
+    TokenGroup* out;  // [tokens][groups]
+};
+
 enum CacheType : int32_t { CACHE_F32, CACHE_F16, CACHE_BF16 };
 
 enum Activation : int32_t { SILU, GELU, GELU_TANH, RELU };
@@ -31,11 +79,14 @@ struct Matrix {
     const uint8_t* data;
     int64_t rows;
     int64_t columns;
-    int64_t layout;
+    int64_t layout;  // Layout or PanelKind
 };
 
 // Weight rows a matmul unit covers: three times the four that meet three tokens in the twelve accumulators there are.
 constexpr int64_t TILE_ROWS = 12;
+
+// Rows of a part that a matmul unit covers.
+constexpr int64_t unit_rows(const Matrix& part) { return part.layout >= FIRST_PANEL ? PANEL_ROWS : TILE_ROWS; }
 
 struct MatmulTask {
     const float* x;
@@ -48,6 +99,7 @@ struct MatmulTask {
     float* out;
     int64_t out_stride;
     bool accumulate;  // add to what `out` holds
+    const TokenGroup* tokens_8bit;  // [tokens][groups] of x, where a part is packed
 };
 
 struct EmbeddingTask {
@@ -141,6 +193,7 @@ struct GreedyTask {
 using Units = void (*)(const void* task, int64_t begin, int64_t end);
 
 struct Kernels {
+    Units quantize;
     Units matmul;
     Units embedding;
     Units rms_norm;
@@ -155,6 +208,7 @@ struct Kernels {
 extern const Kernels PORTABLE_KERNELS;
 #if defined(TGI_HAVE_AVX2)
 extern const Kernels AVX2_KERNELS;
+extern const Kernels AVX512_KERNELS;
 #endif
 
 }  // namespace tgi

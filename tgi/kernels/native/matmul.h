@@ -10,6 +10,7 @@
 #pragma once
 
 #include "dequantize.h"
+#include "integer.h"
 
 namespace tgi {
 namespace TGI_PATH {
@@ -61,15 +62,6 @@ static void dot_rows(
             dot_tile<2, 4>(x + m * x_stride, x_stride, w + n * w_stride, w_stride, count, out + m * TILE_ROWS + n, first);
     } else if (vectors - m == 1) {
         dot_tile<1, 12>(x + m * x_stride, x_stride, w, w_stride, count, out + m * TILE_ROWS, first);
-    }
-}
-
-// Finished sums of `count` outputs of a token, from column `output` on, into the result.
-TGI_INLINE void finish(const MatmulTask& task, int64_t token, const float* sums, int64_t count, int64_t output) {
-    float* out = task.out + token * task.out_stride + output;
-    for (int64_t n = 0; n < count; n++) {
-        float value = task.bias ? sums[n] + task.bias[output + n] : sums[n];
-        out[n] = task.accumulate ? out[n] + value : value;
     }
 }
 
@@ -175,12 +167,14 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
     int64_t first_unit = 0, output = 0;
     for (int64_t p = 0; p < task.part_count; p++) {
         const Matrix& part = task.parts[p];
-        int64_t units = (part.rows + TILE_ROWS - 1) / TILE_ROWS;
+        int64_t each = unit_rows(part), units = (part.rows + each - 1) / each;
         int64_t from = begin > first_unit ? begin - first_unit : 0, to = end - first_unit < units ? end - first_unit : units;
         for (int64_t unit = from; unit < to; unit++) {
-            int64_t row = unit * TILE_ROWS;
-            int64_t rows = part.rows - row < TILE_ROWS ? part.rows - row : TILE_ROWS;
-            compute_tile(task, part, row, rows, output + row);
+            int64_t row = unit * each, rows = part.rows - row < each ? part.rows - row : each;
+            if (part.layout >= FIRST_PANEL)
+                compute_packed(task, part, row, output + row);
+            else
+                compute_tile(task, part, row, rows, output + row);
         }
         first_unit += units;
         output += part.rows;

@@ -8,7 +8,7 @@
 namespace tgi {
 
 const Kernels PORTABLE_KERNELS = {
-    portable::matmul_units,   portable::embedding_units, portable::rms_norm_units,
+    portable::quantize_units, portable::matmul_units,   portable::embedding_units, portable::rms_norm_units,
     portable::layer_norm_units, portable::rotary_units,  portable::write_kv_units,
     portable::attention_units,  portable::activate_units, portable::greedy_units,
 };
