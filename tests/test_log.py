@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -182,3 +184,53 @@ def test_a_filter_list_names_targets_as_tgi_does() -> None:
 def test_an_unknown_level_is_refused_by_name(level: str) -> None:
     with pytest.raises(ConfigError, match="is no log level"):
         log.parse_filter(level)
+
+
+def test_a_pipe_that_nobody_reads_holds_nothing_up_and_tells_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, encoding="utf-8") as pipe, os.fdopen(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        log.configure()
+        (handler,) = logging.getLogger().handlers
+        assert isinstance(handler, log.LineHandler)
+        for number in range(20_000):
+            logging.getLogger("tgi").info("line %d %s", number, "x" * 100)  # waits for ever if writing waits
+        dropped = handler.dropped
+        assert 1_000 < dropped < 20_000
+        lines = [pipe.readline() for _ in range(20_000 - dropped + 1)]
+        logging.getLogger("tgi").info("afterwards")
+        assert pipe.readline().endswith(" INFO tgi: afterwards\n")
+    assert [int(line.split(" line ")[1].split()[0]) for line in lines[:-1]] == list(range(20_000 - dropped))
+    assert lines[-1].endswith(f" WARN tgi.log: {dropped} log lines were dropped: nobody read them\n")
+
+
+def test_a_reader_that_went_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        log.configure(json_lines=True)
+        (handler,) = logging.getLogger().handlers
+        assert isinstance(handler, log.LineHandler)
+        for _ in range(3):
+            logging.getLogger("tgi").info("x")
+        handler.flush()
+    assert handler.dropped == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_the_last_words_of_a_program_are_written() -> None:
+    program = "import logging; from tgi import log; log.configure(); logging.getLogger('tgi').error('x' * 500_000)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.endswith("x" * 1000 + "\n")
+    assert len(done.stderr) > 500_000
+
+
+def test_a_full_pipe_does_not_keep_a_program_from_ending() -> None:
+    program = "import logging; from tgi import log; log.configure(); logging.getLogger('tgi').error('x' * 500_000)"
+    child = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    with child.stderr:
+        assert child.wait(timeout=60) == 0

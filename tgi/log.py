@@ -3,21 +3,28 @@
 A record may carry `extra={"span": {"name": "generate", ...}}`: what it happened in, and facts worth searching for.
 What `bind` tells of the current request, its id above all, is in every line written for it. No line quotes a client:
 lengths and hashes stand for its words. Control characters never reach the output raw, so that no request can forge a
-line or move a terminal's cursor, and a flood of one kind of message is cut short, so that none can fill a disk.
+line or move a terminal's cursor, and a flood of one kind of message is cut short, so that none can fill a disk. A pipe
+that nobody reads never holds up the program: lines that find no room are dropped, and counted (`Outlet`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import select
+import stat
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 from tgi.errors import ConfigError
 
@@ -35,6 +42,8 @@ _COLOURS = {"DEBUG": "\x1b[34m", "INFO": "\x1b[32m", "WARN": "\x1b[33m", "ERROR"
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
 _TGIS_TARGETS = ("text_generation_router", "text_generation_launcher", "text_generation_server")
 _MOST_A_SECOND = 10  # of one kind, from WARN on
+_MOST_WAITING = 1 << 20  # characters of lines that wait for a reader, beside what the pipe holds
+_LAST_WORDS_S = 1.0  # how long the end of the program waits for that reader
 
 _bound: ContextVar[Mapping[str, str]] = ContextVar("bound", default=MappingProxyType({}))
 
@@ -48,7 +57,7 @@ def configure(*, json_lines: bool = False, level: str = "info", colour: bool = F
 
     Raises: ConfigError for an unknown level.
     """
-    handler = logging.StreamHandler(sys.stdout if json_lines else sys.stderr)
+    handler = LineHandler(sys.stdout if json_lines else sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else TextFormatter(colour=colour))
     handler.addFilter(Flood(handler))
     thresholds = parse_filter(level)
@@ -114,6 +123,121 @@ def unexpected(logger: logging.Logger, what: str, error: BaseException) -> None:
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     logger.error("%s: %s", what, type(error).__qualname__, extra={"frames": frames})
     logger.debug("%s: %s", what, error)
+
+
+class Outlet:
+    """Writes lines to a descriptor in a thread of its own, which alone waits where there is nobody to read them.
+
+    Lines that wait are bounded; what comes beyond is dropped, and the next line to be written tells how many were,
+    in the words of `tell`. A closed descriptor drops everything.
+    """
+
+    def __init__(self, descriptor: int, tell: Callable[[int], str], most_waiting: int = _MOST_WAITING) -> None:
+        self.dropped = 0  # in all
+        self._descriptor = descriptor
+        self._tell = tell
+        self._most = most_waiting
+        self._lines: deque[str] = deque()
+        self._characters = 0
+        self._untold = 0
+        self._writing = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str) -> None:
+        """Have a line written; returns at once."""
+        with self._changed:
+            if self._characters + len(line) > self._most:
+                self.dropped += 1
+                self._untold += 1
+                return
+            self._lines.append(self._told() + line)
+            self._characters += len(self._lines[-1])
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the interpreter is ending
+                    self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until every line is written, but no longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._lines or self._untold or self._writing), timeout_s)
+
+    def _told(self) -> str:
+        told, self._untold = (self._tell(self._untold) if self._untold else ""), 0
+        return told
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines or self._untold)
+                line = self._lines.popleft() if self._lines else self._told()
+                self._characters = self._characters - len(line) if self._lines else 0
+                self._writing = True
+            self._write(line.encode("utf-8", "backslashreplace"))
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # another program made the descriptor so: terminals are shared
+                select.select([], [self._descriptor], [])
+            except OSError:  # nobody will ever read it
+                with self._changed:
+                    self.dropped += 1
+                return
+
+
+class LineHandler(logging.Handler):
+    """Writes a record as one line: at once where writing cannot wait (a file), by an `Outlet` where it can."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        descriptor = _may_wait(stream)
+        self.outlet = Outlet(descriptor, self._tell) if descriptor is not None else None
+        self._lost = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody can read, so far."""
+        return self._lost + (self.outlet.dropped if self.outlet is not None else 0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; never waits for a reader."""
+        try:
+            line = self.format(record) + "\n"
+            if self.outlet is not None:
+                self.outlet.put(line)
+            elif self._stream is not None:
+                self._stream.write(line)
+                self._stream.flush()
+        except OSError:  # a full disk, or a closed descriptor
+            self._lost += 1
+        except (ValueError, TypeError):  # arguments that do not fit their message
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait a moment for what is not written: `logging` asks for it at the end of the program."""
+        if self.outlet is not None:
+            self.outlet.flush(_LAST_WORDS_S)
+
+    def _tell(self, dropped: int) -> str:
+        message = "%d log lines were dropped: nobody read them"
+        record = logging.LogRecord("tgi.log", logging.WARNING, __file__, 0, message, (dropped,), None)
+        return self.format(record) + "\n"
+
+
+def _may_wait(stream: TextIO | None) -> int | None:
+    """The descriptor of a stream whose reader may be slow: a pipe, a terminal, a socket; None for others."""
+    try:
+        descriptor = stream.fileno() if stream is not None else None
+        return None if descriptor is None or stat.S_ISREG(os.fstat(descriptor).st_mode) else descriptor
+    except (OSError, ValueError):  # not a real stream, or a closed one
+        return None
 
 
 class Flood(logging.Filter):
