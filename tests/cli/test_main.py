@@ -19,6 +19,9 @@ Serve:
   serve   serve a model over HTTP
   launch  the same, under the name of TGI's launcher
 
+Use:
+  chat  talk with a model of a running server
+
 Models:
   download   fetch a model's files and print where they are
   watermark  find the watermark of generated text

@@ -18,7 +18,7 @@ from tgi import __version__
 from tgi.cli.console import UsageFault, nearest, report
 from tgi.errors import TgiError
 
-SERVE, MODELS, HELP = "Serve", "Models", "Help"
+SERVE, USE, MODELS, HELP = "Serve", "Use", "Models", "Help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Entry:
 COMMANDS = {
     "serve": Entry("serve a model over HTTP", SERVE, "tgi.cli.serve:serve"),
     "launch": Entry("the same, under the name of TGI's launcher", SERVE, "tgi.cli.serve:launch"),
+    "chat": Entry("talk with a model of a running server", USE, "tgi.cli.chat:chat"),
     "download": Entry("fetch a model's files and print where they are", MODELS, "tgi.cli.download:download"),
     "download-weights": Entry("TGI's name of `download`", MODELS, "tgi.cli.download:download_weights", hidden=True),
     "watermark": Entry("find the watermark of generated text", MODELS, "tgi.cli.watermark:watermark"),

@@ -1,0 +1,1 @@
+"""A conversation with any server that speaks OpenAI's chat completions: `tgi chat`."""
