@@ -10,13 +10,22 @@ import numpy as np
 
 from tgi.bench.results import BatchRun, BatchSummary, Distribution, Load, Objective, Summary, Trace
 
+PERCENTILES = (50, 90, 95, 99)
 
-def distribution(values: Iterable[float]) -> Distribution | None:
-    """The values in brief; None if there are none."""
+
+def distribution(values: Iterable[float], *, as_tgi: bool = False) -> Distribution | None:
+    """The values in brief; None if there are none.
+
+    `as_tgi` takes percentile p of n sorted values as the one at index floor(p / 100 * n), without interpolation.
+    """
     sorted_values = np.sort(np.fromiter(values, dtype=np.float64))
     if not len(sorted_values):
         return None
-    p50, p90, p95, p99 = np.percentile(sorted_values, (50, 90, 95, 99)).tolist()
+    if as_tgi:
+        last = len(sorted_values) - 1
+        p50, p90, p95, p99 = (float(sorted_values[min(last, p * len(sorted_values) // 100)]) for p in PERCENTILES)
+    else:
+        p50, p90, p95, p99 = np.percentile(sorted_values, PERCENTILES).tolist()
     return Distribution(
         count=len(sorted_values), mean=float(sorted_values.mean()), std=float(sorted_values.std()),
         min=float(sorted_values[0]), max=float(sorted_values[-1]), p50=p50, p90=p90, p95=p95, p99=p99,
@@ -111,7 +120,7 @@ def summarise_batches(load: Load, runs: Sequence[BatchRun]) -> BatchSummary | No
     """
     size, steps = load.concurrency or 1, (load.output_tokens or 1) - 1
     found = [
-        distribution(values)
+        distribution(values, as_tgi=True)
         for values in (
             [1e3 * run.prefill_s for run in runs],
             [1e3 * run.decode_s / steps if steps else 0.0 for run in runs],

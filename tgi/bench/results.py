@@ -167,7 +167,8 @@ class Step:
     started_at: str  # ISO 8601, UTC
     summary: Summary
     target: int = 0  # index into `Run.targets`
-    traces: tuple[Trace, ...] = ()
+    traces: tuple[Trace, ...] = ()  # in order of their ends
+    round_ends_s: tuple[float, ...] = ()  # of comparisons: where one round ended and the target's next began
     samples: tuple[Sample, ...] = ()
     server: ServerMetrics = field(default_factory=ServerMetrics)
     batch_runs: tuple[BatchRun, ...] = ()  # of kind `batch`
@@ -192,7 +193,7 @@ class MachineRoof:
 
     bandwidth: float  # bytes a second read from memory by all cores
     float32_rate: float  # operations a second of a float32 matrix product, all cores
-    integer_rate: float | None  # the same of 8-bit integers; None: the float rate counts
+    integer_rate: float | None  # of 8-bit integers, derived from it by instruction set; None: the float rate counts
     measured_at: str  # ISO 8601, UTC
 
 
