@@ -21,7 +21,12 @@ from tgi.server.grammar_worker import PROCESS_NAME
 from tgi.server.grammars import Grammars, as_constraint, asked_grammar
 from tgi.server.schemas import CompletionRequest, Grammar
 
-OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+OBJECT = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 MESSAGES = [{"role": "user", "content": "x"}]
 REFUSED = "Input validation error: grammar is not valid: "
 

@@ -25,6 +25,7 @@ from tgi.guidance.grammar import ANY_OBJECT, Constraint
 from tgi.guidance.limits import GrammarError, check_regex, check_size
 from tgi.server import grammar_worker
 from tgi.server.grammar_worker import CPU_S, MEMORY_BYTES, Compiled, Refused, Reply
+from tgi.server.json_schemas import meant_text
 from tgi.server.schemas import Grammar, OpenAiRequest, ResponseFormat, StructuredOutputs
 from tgi.wire import AsyncChannel
 
@@ -195,10 +196,10 @@ def _constraint(asked: Grammar) -> Constraint:
     if asked.type == "choice":
         return Constraint("choice", msgspec.json.encode(value).decode())
     if isinstance(value, str):
-        return Constraint("json", value)
+        return Constraint("json", meant_text(value))
     if not isinstance(value, dict):
         raise ValidationError(NOT_SUPPORTED)
-    return Constraint("json", msgspec.json.encode(value).decode())
+    return Constraint("json", meant_text(msgspec.json.encode(value).decode()))
 
 
 def _formatted(asked: ResponseFormat | None) -> Grammar | None:

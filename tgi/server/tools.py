@@ -15,9 +15,6 @@ from tgi.server.tool_formats import GENERIC, ToolFormat, ToolReader, lark_gramma
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-# Where one of these is, a schema's properties are not all that an object may have.
-_OPEN = {"unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "not", "if",
-         "$ref", "$dynamicRef", "dependentSchemas"}  # fmt: skip
 # TGI's sentence in its sense (spec/http-api.md section 10.4), for models whose template knows no tools.
 _FORM = (
     "respond with a JSON for a function call with its proper arguments, in the format "
@@ -144,21 +141,4 @@ def _checked(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _schema(function: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", **_closed(function["parameters"])}
-
-
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with no more properties than it names: what else would be valid is nothing a tool can use."""
-    if _OPEN & set(schema):
-        return schema
-    closed, properties = dict(schema), schema.get("properties")
-    if isinstance(properties, dict):
-        closed["properties"] = {
-            key: _closed(value) if isinstance(value, dict) else value for key, value in properties.items()
-        }
-        required = schema.get("required", [])
-        if isinstance(required, list) and set(map(str, required)) <= set(properties):
-            closed.setdefault("additionalProperties", False)
-    if isinstance(schema.get("items"), dict):
-        closed["items"] = _closed(schema["items"])
-    return closed
+    return {"type": "object", **function["parameters"]}
