@@ -82,7 +82,10 @@ def test_every_form_of_a_grammar_is_understood(grammar: Any, kind: str, text: st
         ({"response_format": {"type": "text"}}, None),
         ({"response_format": {"type": "json_object"}}, ("json", '{"type":"object"}')),
         ({"response_format": {"type": "json_object", "value": OBJECT}}, ("json_object", OBJECT)),
+        ({"response_format": {"type": "json_object", "schema": OBJECT}}, ("json_object", OBJECT)),
         ({"response_format": {"type": "json", "value": OBJECT}}, ("json", OBJECT)),
+        ({"response_format": {"type": "choice", "value": ["a", "b"]}}, ("choice", ["a", "b"])),
+        ({"response_format": {"type": "lark", "value": 'start: "a"'}}, ("lark", 'start: "a"')),
         ({"response_format": {"type": "regex", "value": "a"}}, ("regex", "a")),
         (
             {"response_format": {"type": "json_schema", "value": {"schema": OBJECT}}},
@@ -124,6 +127,7 @@ def test_openais_and_vllms_fields_say_the_same_things(fields: Any, expected: Any
         ({"structured_outputs": {"structural_tag": "x"}}, "`structured_outputs.structural_tag` is not supported"),
         ({"guided_whitespace_pattern": "x"}, "whitespace_pattern` is not supported"),
         ({"response_format": {"type": "json_schema"}}, "`response_format` of type `json_schema` lacks its `value`"),
+        ({"response_format": {"type": "regex", "value": "a", "schema": OBJECT}}, "goes with the type `json_object`"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "missing field `schema`"),
         ({"response_format": {"type": "regex", "value": 3}}, "must be a string"),
     ],

@@ -208,11 +208,14 @@ def _formatted(asked: ResponseFormat | None) -> Grammar | None:
         return None
     if asked.type == "json_schema" and asked.json_schema is not None:
         return Grammar(type="json_schema", value=asked.json_schema)
-    if asked.type == "json_object" and asked.value is None:
+    if asked.schema is not None and (asked.type != "json_object" or asked.value is not None):
+        raise ValidationError("`response_format.schema` goes with the type `json_object`, instead of `value`")
+    value = asked.schema if asked.value is None else asked.value
+    if asked.type == "json_object" and value is None:
         return Grammar(type="json", value=ANY_OBJECT)
-    if asked.value is None:
+    if value is None:
         raise ValidationError(f"`response_format` of type `{asked.type}` lacks its `value`")
-    return Grammar(type=asked.type, value=asked.value)
+    return Grammar(type=asked.type, value=value)
 
 
 def _guided(asked: StructuredOutputs | None) -> list[Grammar | None]:

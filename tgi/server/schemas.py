@@ -97,6 +97,7 @@ class GenerateParameters(Constraints, kw_only=True):
     grammar: Grammar | None = None
     adapter_id: str | None = None
     logit_bias: dict[str, float] | list[float] | None = None  # TGI's list form means nothing and is ignored
+    cache_salt: str | None = None  # requests find computed prefixes only of requests with the same one
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -145,9 +146,10 @@ class StreamOptions(Struct, kw_only=True):
 class ResponseFormat(Struct, kw_only=True):
     """What the answer must match: TGI's forms, with `value`, and OpenAI's, with `json_schema` or nothing."""
 
-    type: Literal["text", "json_object", "json_schema", "json", "regex"]
+    type: Literal["text", "json_object", "json_schema", "json", "regex", "choice", "lark"]
     value: Any = None
     json_schema: dict[str, Any] | None = None
+    schema: Any = None  # beside "json_object": how langchain-huggingface, among others, says `value`
 
 
 class StructuredOutputs(Struct, kw_only=True):
@@ -191,6 +193,7 @@ class OpenAiRequest(Constraints, kw_only=True):
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
     structured_outputs: StructuredOutputs | None = None
+    cache_salt: str | None = None
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
