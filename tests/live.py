@@ -19,12 +19,15 @@ START_S = 120
 
 
 class LiveServer:
-    """`tgi serve *arguments` on a free port of the loopback interface, ready when the constructor returns."""
+    """`tgi serve *arguments` on a free port of the loopback interface, ready when the constructor returns.
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "tgi", "serve", "--hostname", "127.0.0.1", "--port", "0", *arguments]
+    `command` is another command that serves, such as `launch`.
+    """
+
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, command: str = "serve") -> None:
+        words = [sys.executable, "-m", "tgi", command, "--hostname", "127.0.0.1", "--port", "0", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})}
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})}
         )
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()

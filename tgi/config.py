@@ -104,6 +104,10 @@ class Model:
     tokenizer_config_path: Path | None = flag(None, "another tokenizer_config.json, for its chat template")
     huggingface_hub_cache: Path | None = flag(None, "folder of the hub cache")
     weights_cache_override: Path | None = flag(None, "flat folder that holds all files of the model; no download")
+    locked: bool = flag(
+        False, "refuse a model that is not what the lock file says: every byte is compared", env="TGI_LOCKED"
+    )
+    lock_file: Path | None = flag(None, "lock file of --locked; default: tgi.lock", env="TGI_LOCK_FILE")
     lora_adapters: str | None = flag(None, "adapters to load, comma separated", refuse=_later(
         "LoRA", "merge the adapter into the model first"))  # fmt: skip
 
@@ -205,6 +209,10 @@ class Telemetry:
     """What the server tells about itself."""
 
     json_output: bool = flag(False, "write log lines as JSON")
+    log_format: str = flag(
+        "auto", "json is --json-output; pretty is text; auto is json where --json-output is given, else text",
+        choices=("auto", "json", "pretty"), env="TGI_LOG_FORMAT",
+    )  # fmt: skip
     log_level: str = flag(
         "info", "debug, info, warn or error, or a list such as `warn,tgi.server=debug`", env="LOG_LEVEL"
     )
@@ -238,6 +246,9 @@ class Config:
         _check_positive(self)
         _check_lengths(self)
         _check_paths(self.http)
+        if self.telemetry.json_output and self.telemetry.log_format == "pretty":
+            raise ConfigError("`--log-format pretty` and `--json-output` exclude each other",
+                              hint="give one of them")  # fmt: skip
 
 
 def _check_paths(http: Http) -> None:

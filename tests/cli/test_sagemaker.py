@@ -16,11 +16,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Settings of every start-up; the environment is put back afterwards."""
     calls: list[Config] = []
 
-    def run(config: Config, warnings: list[str]) -> int:
+    def run(config: Config, warnings: list[str], **_: object) -> int:
         calls.append(config)
         return 0
 
-    monkeypatch.setattr("tgi.cli.startup.run", run)
+    monkeypatch.setattr("tgi.cli.launch.run", run)
     monkeypatch.setattr("tgi.log.configure", lambda **_: None)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     return calls

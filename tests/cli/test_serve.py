@@ -16,11 +16,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, list[str]]]:
     """Every start-up that would have happened: settings and warnings."""
     calls: list[tuple[Config, list[str]]] = []
 
-    def run(config: Config, warnings: list[str]) -> int:
+    def run(config: Config, warnings: list[str], **_: object) -> int:
         calls.append((config, warnings))
         return 7
 
     monkeypatch.setattr("tgi.cli.startup.run", run)
+    monkeypatch.setattr("tgi.cli.launch.run", run)
     monkeypatch.setattr("tgi.log.configure", lambda **_: None)
     return calls
 

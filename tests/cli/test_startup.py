@@ -13,12 +13,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from tgi.cli import startup
 from tgi.cli.startup import Story
 from tgi.config import Config, Http, Model, Telemetry
-from tgi.engine.messages import EngineReady, MemoryLedger
+from tgi.engine.messages import Choice, EngineReady, MemoryLedger
 from tgi.hub.files import ModelFiles
 
 FILES = ModelFiles("owner/model", "0123456789abcdef", Path("/models/model.gguf"), Path("/models"))
@@ -51,6 +52,7 @@ def told(config: Config) -> str:
     stream = io.StringIO()
     console = Console(file=stream, soft_wrap=True, highlight=False)
     story = Story(config, console, started_s=-0.5, clock=map(float, count()).__next__)
+    story.begin()
     story.found(FILES)
     story.ready(ENGINE, "http://127.0.0.1:3000")
     return stream.getvalue()
@@ -93,6 +95,38 @@ def test_with_json_output_every_line_is_a_log_record(caplog: pytest.LogCaptureFi
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
+def test_the_reason_of_every_limit_is_told_on_demand() -> None:
+    memory = replace(ENGINE.memory, choices=(Choice("max-total-tokens", "4096", "the model's longest sequence"),))
+    stream = io.StringIO()
+    story = Story(Config(), Console(file=stream, soft_wrap=True, highlight=False), verbosity=1)
+    story.ready(replace(ENGINE, memory=memory), "http://127.0.0.1:3000")
+    assert "chosen    max-total-tokens 2048: the tokenizer's model_max_length" in stream.getvalue()
+    assert "chosen    max-input-tokens 2047: one less than" in stream.getvalue()
+
+
+def test_a_quiet_start_tells_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    story = Story(Config(), Console(file=stream), verbosity=-1)
+    story.begin()
+    story.ready(ENGINE, "http://127.0.0.1:3000")
+    assert stream.getvalue() == ""
+    assert capsys.readouterr().err.startswith("warning: ")
+
+
+def test_whoever_waits_is_told_when_the_server_is_ready() -> None:
+    calls: list[str] = []
+    story = Story(Config(), Console(file=io.StringIO()), announce=lambda: calls.append("ready"))
+    story.ready(ENGINE, "http://127.0.0.1:3000")
+    assert calls == ["ready"]
+
+
+@pytest.mark.parametrize(("running", "shown"), [(0, "nothing runs"), (3, "up to 90 s for 3 running requests; again")])
+def test_a_stop_says_what_it_waits_for(running: int, shown: str) -> None:
+    stream = io.StringIO()
+    Story(Config(), Console(file=stream, soft_wrap=True)).stopping(running)
+    assert f"stopping: {shown}" in stream.getvalue()
+
+
 def test_the_environment_is_shown_on_demand() -> None:
     stream = io.StringIO()
     Story(Config(), Console(file=stream, soft_wrap=True)).environment()
@@ -116,22 +150,22 @@ def test_a_signal_while_the_model_is_fetched_ends_the_process_with_code_0(
 ) -> None:
     monkeypatch.setattr(startup, "locate", lambda *_, **__: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as end:
-        startup.run(Config(), [])
+        startup.run(Config(http=Http(port=0)), [])
     assert end.value.code == 0
 
 
 @pytest.mark.usefixtures("signals_as_before")
 def test_a_signal_that_was_ignored_on_purpose_stays_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr(startup, "run_server", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or 0)
-    assert startup.run(Config(model=Model(model_id=str(tmp_path))), []) == 0
+    monkeypatch.setattr(startup, "serve", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or 0)
+    assert startup.run(Config(model=Model(model_id=str(tmp_path)), http=Http(port=0)), []) == 0
 
 
 @pytest.mark.usefixtures("signals_as_before")
 def test_the_model_and_the_settings_reach_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = Config(model=Model(model_id=str(tmp_path)))
+    config = Config(model=Model(model_id=str(tmp_path)), http=Http(port=0))
     seen: list[object] = []
-    monkeypatch.setattr(startup, "run_server", lambda *arguments, **_: seen.extend(arguments) or 3)
+    monkeypatch.setattr(startup, "serve", lambda *arguments, **_: seen.extend(arguments) or 3)
     assert startup.run(config, []) == 3
     assert seen[0] == config
     assert isinstance(seen[1], ModelFiles)

@@ -39,7 +39,7 @@ class Supervisor(FakeSupervisor):
     latest: Supervisor
     starting: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, config: Config, model_path: Path) -> None:
+    def __init__(self, config: Config, model_path: Path, *, first: object = None) -> None:
         super().__init__(answering("ab"), ready=make_ready(vocab_size=320))
         Supervisor.latest = self
         self.streams: list[TokenStream] = []

@@ -33,10 +33,11 @@ class Entry:
 
 COMMANDS = {
     "serve": Entry("serve a model over HTTP", SERVE, "tgi.cli.serve:serve"),
-    "launch": Entry("the same, under the name of TGI's launcher", SERVE, "tgi.cli.serve:launch"),
+    "launch": Entry("the same as TGI's launcher: download, serve, restart", SERVE, "tgi.cli.launch:launch"),
     "chat": Entry("talk with a model of a running server", USE, "tgi.cli.chat:chat"),
     "download": Entry("fetch a model's files and print where they are", MODELS, "tgi.cli.download:download"),
     "download-weights": Entry("TGI's name of `download`", MODELS, "tgi.cli.download:download_weights", hidden=True),
+    "cache": Entry("list, check and remove the models that are here", MODELS, "tgi.cli.cache:cache"),
     "watermark": Entry("find the watermark of generated text", MODELS, "tgi.cli.watermark:watermark"),
     "sagemaker": Entry("serve a model as SageMaker asks for it", SERVE, "tgi.cli.sagemaker:sagemaker", hidden=True),
     "print-schema": Entry("print the HTTP interface as OpenAPI", HELP, "tgi.cli.print_schema:print_schema"),

@@ -25,6 +25,8 @@ NO_EFFECT = "Accepted for the sake of scripts written for TGI; changes nothing h
 NOT_YET = "Not available yet: refused with an explanation"
 _NO_BREAK_SPACE, _NO_BREAK_HYPHEN = "\xa0", "\u2011"
 
+LOG_LEVELS = {-1: "warn", 1: "debug", 2: "debug,tgi=debug"}  # of `-q`, `-v` and `-vv`
+
 Names = tuple[str, ...] | None
 
 
@@ -138,6 +140,35 @@ def debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, expose_value=False, help="show tracebacks of errors")
 
 
+VERBOSITY = "tgi.verbosity"
+
+
+def verbosity_options() -> list[click.Option]:
+    """`-v`, `-vv` and `-q`, for commands that have more, or less, to tell."""
+
+    def louder(ctx: click.Context, parameter: click.Parameter, value: int) -> None:
+        ctx.meta[VERBOSITY] = ctx.meta.get(VERBOSITY, 0) + value
+
+    def quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and ctx.meta.get(VERBOSITY, 0) > 0:
+            raise click.UsageError("`--quiet` and `--verbose` exclude each other", ctx)
+        if value:
+            ctx.meta[VERBOSITY] = -1
+
+    return [
+        click.Option(["-v", "--verbose"], count=True, expose_value=False, callback=louder, is_eager=True,
+                     help="tell why; -vv: what other libraries say too"),
+        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=quiet,
+                     help="tell nothing but warnings and errors"),
+    ]  # fmt: skip
+
+
+def verbosity(ctx: click.Context) -> int:
+    """-1 for `-q`, 0, 1 for `-v`, 2 for `-vv`."""
+    value: int = ctx.meta.get(VERBOSITY, 0)
+    return value
+
+
 def options(section: type, only: Names = None) -> list[click.Option]:
     """The options of one settings class of `tgi.config`, aliases included; `only` names the fields wanted."""
     annotations = typing.get_type_hints(section)
@@ -178,6 +209,10 @@ def read_config(ctx: click.Context, **overrides: Any) -> tuple[Config, list[str]
         if option.details.note and _given(ctx, option)
     ]
     values = {**ctx.params, **overrides}
+    if verbosity(ctx) and ctx.get_parameter_source("log_level") is ParameterSource.DEFAULT:
+        values["log_level"] = LOG_LEVELS[verbosity(ctx)]
+    if values.get("log_format") == "json":
+        values["json_output"] = True
     sections = {}
     try:
         for section in SECTIONS:

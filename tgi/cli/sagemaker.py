@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import click
 
+from tgi.cli.launch import launch
 from tgi.cli.options import SettingsCommand
-from tgi.cli.serve import launch
 from tgi.errors import ConfigError
 
 PORT = 8080

@@ -9,17 +9,14 @@ import click
 
 from tgi import log
 from tgi.cli.console import colours
-from tgi.cli.options import SettingsCommand, all_options, read_config
+from tgi.cli.options import SettingsCommand, all_options, read_config, verbosity, verbosity_options
+from tgi.config import Config
 
 SUMMARY = """Serve a model over HTTP: TGI's API and OpenAI's chat API.
 
 Without --model-id, serves SmolLM2-135M-Instruct, which is fetched once and kept. Every flag can be set in the
 environment instead, under the name shown; a flag wins over the environment. Ctrl-C, or SIGTERM, lets running requests
 finish.
-"""
-LAUNCH = """Serve a model over HTTP, under the name and with all flags of TGI's launcher.
-
-For now this is `tgi serve`: one front end, which starts, watches and replaces the engine itself.
 """
 SERVER = """Serve MODEL_ID over HTTP, under the name of TGI's model server.
 
@@ -35,6 +32,14 @@ EXAMPLES = (
 
 def _run(**values: Any) -> None:
     context = click.get_current_context()
+    config, warnings = settings(context, values)
+    from tgi.cli.startup import run  # noqa: PLC0415  (the server's imports: help must not wait for them)
+
+    context.exit(run(config, warnings, verbosity=verbosity(context)))
+
+
+def settings(context: click.Context, values: dict[str, Any]) -> tuple[Config, list[str]]:
+    """What a parsed command line asks for, and warnings; log lines then go where it says."""
     from tgi.cli.environment import vertex_port  # noqa: PLC0415  (as below)
 
     # Vertex AI tells the port its own way, and means it whatever else is said.
@@ -47,9 +52,7 @@ def _run(**values: Any) -> None:
     config, warnings = read_config(context, **overrides)
     telemetry = config.telemetry
     log.configure(json_lines=telemetry.json_output, level=telemetry.log_level, colour=colours(sys.stderr))
-    from tgi.cli.startup import run  # noqa: PLC0415  (the server's imports: help must not wait for them)
-
-    context.exit(run(config, warnings))
+    return config, warnings
 
 
 def _positional_options() -> list[click.Parameter]:
@@ -59,6 +62,7 @@ def _positional_options() -> list[click.Parameter]:
     return [
         click.Argument(["model"], metavar="MODEL_ID"),
         *kept,
+        *verbosity_options(),
         click.Option(["--sharded/--no-sharded", "split"], default=None, help=sharded.help),
         click.Option(["--logger-level"], metavar="LEVEL", help="debug, info, warn or error"),
         click.Option(
@@ -67,11 +71,9 @@ def _positional_options() -> list[click.Parameter]:
     ]
 
 
-serve = SettingsCommand("serve", params=list(all_options()), callback=_run, help=SUMMARY, examples=EXAMPLES)
-launch = SettingsCommand(
-    "launch", params=list(all_options()), callback=_run, help=LAUNCH,
-    examples=tuple(example.replace("tgi serve", "tgi launch") for example in EXAMPLES),
-)  # fmt: skip
+serve = SettingsCommand(
+    "serve", params=[*all_options(), *verbosity_options()], callback=_run, help=SUMMARY, examples=EXAMPLES
+)
 serve_positional = SettingsCommand(
     "serve", params=_positional_options(), callback=_run, help=SERVER,
     examples=("text-generation-server serve ./model.gguf --json-output",),

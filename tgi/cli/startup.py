@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
@@ -24,37 +24,63 @@ from tgi.cli.console import talk, warn
 from tgi.cli.environment import compute_type, hub_settings, runtime_report
 from tgi.cli.progress import download_progress, size
 from tgi.config import Config
-from tgi.engine.messages import EngineReady, MemoryLedger
+from tgi.engine import process
 from tgi.hub.download import locate
 from tgi.hub.files import ModelFiles
-from tgi.server.app import run as run_server
+from tgi.server.ports import Reservation, reserve
+
+if TYPE_CHECKING:
+    from tgi.engine.messages import EngineReady, MemoryLedger
 
 logger = logging.getLogger("tgi.cli")
 
 EXAMPLE_PROMPT = "What is deep learning?"
 
 
-def run(config: Config, warnings: Sequence[str]) -> int:
-    """Serve until told to stop. Returns: the exit code of the process."""
-    _leave_when_told()
-    story = Story(config, talk(), started_s=STARTED_S)
+def run(
+    config: Config, warnings: Sequence[str], *, verbosity: int = 0, announce: Callable[[], None] = lambda: None
+) -> int:
+    """Serve until told to stop; `announce` is called once requests are answered. Returns: the process's exit code."""
+    leave_when_told()
+    story = Story(config, talk(), started_s=STARTED_S, verbosity=verbosity, announce=announce)
+    story.begin()
     for warning in warnings:
         story.warn(warning)
     if config.telemetry.print_env:
         story.environment()
-    with download_progress(talk(), draw=not config.telemetry.json_output) as progress:
-        files = locate(config.model, environment=hub_settings(), progress=progress)
-    story.found(files)
-    found = driver.find(os.environ)
-    with driver.visible(found, os.environ):
-        config = replace(config, preload=found.libraries)
-        return run_server(config, files, ready=story.ready, compute_type=compute_type())
+    reservation = reserve(config.http.hostname, config.http.port)  # a busy port is known before anything is fetched
+    try:
+        files = fetch(config, verbosity)
+        story.found(files)
+        found = driver.find(os.environ)
+        with driver.visible(found, os.environ):
+            return serve(replace(config, preload=found.libraries), files, story, reservation)
+    finally:
+        reservation.close()
+
+
+def fetch(config: Config, verbosity: int = 0) -> ModelFiles:
+    """The model's files, downloaded where they are not on this machine. Raises: ModelError when they cannot be had."""
+    with download_progress(talk(), draw=verbosity >= 0 and not config.telemetry.json_output) as progress:
+        return locate(config.model, environment=hub_settings(), progress=progress)
+
+
+def serve(config: Config, files: ModelFiles, story: Story, reservation: Reservation) -> int:
+    """Start the engine, then import the server: both take most of a second, so they do it side by side."""
+    engine = process.start(config, files.path)
+    from tgi.server.app import run as run_server  # noqa: PLC0415
+
+    return run_server(
+        config, files, ready=story.ready, stopping=story.stopping, reservation=reservation, engine=engine,
+        compute_type=compute_type(),
+    )  # fmt: skip
 
 
 class Story:
     """Tells a start-up as it happens, line by line.
 
-    `started_s` is when the user began to wait, by `clock`; None is now.
+    `started_s` is when the user began to wait, by `clock`; None is now. `verbosity` is -1 for warnings alone, and 1 or
+    more for the reason of every limit. `announce` is called when the server is ready.
     """
 
     def __init__(
@@ -64,10 +90,14 @@ class Story:
         *,
         started_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        verbosity: int = 0,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._console = console
         self._clock = clock
+        self._verbosity = verbosity
+        self._announce = announce
         self._phase = clock()
         self._started = self._phase if started_s is None else started_s
         self._files: ModelFiles | None = None
@@ -84,10 +114,13 @@ class Story:
         for name, value in runtime_report():
             self._row(name, value)
 
+    def begin(self) -> None:
+        """The first line, before anything takes time."""
+        self._tell(f"tgi {__version__}")
+
     def found(self, files: ModelFiles) -> None:
         """The model's files are on this machine."""
         self._files = files
-        self._tell(f"tgi {__version__}")
         self._row("model", f"{_model(files)} ({self._lap():.2f} s)")
         self._row("files", str(files.path))
 
@@ -102,6 +135,8 @@ class Story:
         self._row("memory", _ledger(engine.memory))
         self._row("kv cache", f"{engine.num_blocks * engine.block_size:,} tokens in blocks of {engine.block_size}")
         self._row("limits", self._limits(engine))
+        if self._verbosity > 0:
+            self._reasons(engine)
         self._row("api key", "required" if self._config.http.api_key else "none: every request is answered")
         if not self._config.http.api_key and not _is_loopback(self._config.http.hostname):
             self.warn(f"`--hostname {self._config.http.hostname}` lets other machines in, and there is no `--api-key`")
@@ -109,6 +144,18 @@ class Story:
         if not self._config.telemetry.json_output:
             self._tell(f"try: {self._example(url)}")
         self._tell("Connected")  # TGI's word: scripts wait for it
+        self._announce()
+
+    def stopping(self, running: int) -> None:
+        """A signal asked for the end."""
+        limit_s = self._config.http.graceful_termination_timeout
+        wait = f"up to {limit_s:g} s for {running} running requests; again: at once" if running else "nothing runs"
+        self._tell(f"stopping: {wait}")
+
+    def _reasons(self, engine: EngineReady) -> None:
+        chosen = effective_choices(engine.memory, engine.max_total_tokens, self._config.limits.max_input_tokens)
+        for name, value, reason in chosen:
+            self._row("chosen", f"{name} {value}: {reason}")
 
     def _limits(self, engine: EngineReady) -> str:
         limits = self._config.limits
@@ -128,6 +175,8 @@ class Story:
         self._tell(f"  {name:<9} {value}" if not self._config.telemetry.json_output else f"{name}: {value}")
 
     def _tell(self, line: str) -> None:
+        if self._verbosity < 0:
+            return
         if self._config.telemetry.json_output:
             logger.info(line)
         else:
@@ -139,7 +188,19 @@ class Story:
         return self._phase - before
 
 
-def _leave_when_told() -> None:
+def effective_choices(
+    memory: MemoryLedger, max_total_tokens: int, max_input_tokens: int | None
+) -> list[tuple[str, str, str]]:
+    """The engine's choices and what the front end makes of them: name, value and reason of each limit."""
+    rows = [(choice.name, choice.value, choice.reason) for choice in memory.choices]
+    for index, (name, value, _) in enumerate(rows):
+        if name == "max-total-tokens" and int(value) != max_total_tokens:
+            rows[index] = (name, str(max_total_tokens), "the tokenizer's model_max_length")
+    reason = "as asked" if max_input_tokens else "one less than max-total-tokens, so that there is an answer"
+    return [*rows, ("max-input-tokens", str(max_input_tokens or max_total_tokens - 1), reason)]
+
+
+def leave_when_told() -> None:
     """Let a signal that comes before the server runs end the process with code 0, as one that comes later does."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish

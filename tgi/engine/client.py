@@ -140,13 +140,14 @@ class EngineClient:
 
     @classmethod
     async def start(
-        cls, config: Config, model_path: Path, *, runner: str = process.RUNNER
-    ) -> tuple[EngineClient, EngineReady]:
-        """Start an engine and wait until it can generate.
+        cls, config: Config, model_path: Path, *, runner: str = process.RUNNER,
+        started: process.EngineHandle | None = None,
+    ) -> tuple[EngineClient, EngineReady]:  # fmt: skip
+        """Start an engine, unless one is `started` already, and wait until it can generate.
 
         Raises: ModelError when the engine says that another try cannot help; EngineGone when it died without a word.
         """
-        handle = process.start(config, model_path, runner=runner)
+        handle = started or process.start(config, model_path, runner=runner)
         channel: AsyncChannel[ToEngine, FromEngine] = await AsyncChannel.open(handle.socket, FromEngine)
         client = cls(handle, channel, config.http.step_timeout)
         try:

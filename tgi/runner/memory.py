@@ -10,7 +10,7 @@ import psutil
 from tgi.config import Config
 from tgi.errors import ConfigError, ModelError
 from tgi.layers.model import ModelConfig
-from tgi.runner.plan import MemoryLedger
+from tgi.runner.plan import Choice, MemoryLedger
 
 LOGITS_ROWS = 64
 """Rows whose logits exist at one time; a step with more goes through them in slices."""
@@ -80,7 +80,44 @@ def plan_memory(
             kv_block=block_bytes,
             kv_cache=num_blocks * block_bytes,
             available=available,
+            choices=_choices(model, config, capacity=capacity, half=left // 2 // block_bytes * block_size),
         ),
+    )
+
+
+def _choices(model: ModelConfig, config: Config, *, capacity: int, half: int) -> tuple[Choice, ...]:
+    """Why the limits are what they are. `capacity` is the cache's, `half` what half of the free memory would hold."""
+    limits, batching = config.limits, config.batching
+    longest, step = limits.max_total_tokens, batching.max_batch_prefill_tokens
+    asked = "as asked"
+    if batching.max_batch_total_tokens is not None:
+        cache_reason = asked if capacity - batching.block_size < batching.max_batch_total_tokens else (
+            "raised: one request of --max-total-tokens has to fit")  # fmt: skip
+    elif longest is not None and capacity > half:
+        cache_reason = "one request of --max-total-tokens needs as much"
+    elif half - batching.block_size <= capacity:
+        cache_reason = "half of the memory that weights and a step leave"
+    elif (batching.max_batch_size or limits.max_concurrent_requests) * (longest or model.max_positions) <= capacity:
+        cache_reason = "all requests at full length need no more"
+    else:
+        cache_reason = f"{_mebibytes(MAX_DEFAULT_CACHE)}, the most that is taken unasked"
+    total = longest or model.max_positions
+    total_reason = asked if longest else "the model's longest sequence"
+    if total > capacity:
+        total, total_reason = capacity, "the KV cache holds no more"
+    step_reason = asked if step else "default on a CPU: longer steps keep running requests waiting"
+    if (step or DEFAULT_STEP_TOKENS) > capacity:
+        step_reason = "the KV cache holds no more"
+    size_reason = asked if batching.max_batch_size else "as many as --max-concurrent-requests"
+    caching = ("on", "default") if batching.prefix_caching else ("off", asked)
+    rows = batching.max_batch_size or limits.max_concurrent_requests
+    return (
+        Choice("attention", "paged", "the CPU kernels read the KV cache in blocks; other kinds need a GPU"),
+        Choice("prefix-caching", *caching),
+        Choice("max-batch-prefill-tokens", str(min(step or DEFAULT_STEP_TOKENS, capacity)), step_reason),
+        Choice("max-batch-total-tokens", str(capacity), cache_reason),
+        Choice("max-total-tokens", str(total), total_reason),
+        Choice("max-batch-size", str(rows), size_reason),
     )
 
 

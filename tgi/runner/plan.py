@@ -64,6 +64,14 @@ class StepResult:
     sample_s: float = 0.0
 
 
+class Choice(msgspec.Struct, frozen=True):
+    """A limit the engine settled on, and why."""
+
+    name: str  # of the flag that sets it, without hyphens before it
+    value: str
+    reason: str
+
+
 class MemoryLedger(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine's memory is spent on, in bytes; the number of KV blocks follows from it."""
 
@@ -72,3 +80,4 @@ class MemoryLedger(msgspec.Struct, frozen=True, kw_only=True):
     kv_block: int  # one block of all layers
     kv_cache: int  # num_blocks * kv_block
     available: int  # what the machine offered when the ledger was made
+    choices: tuple[Choice, ...] = ()  # the limits that follow, and why

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 from aiohttp import http_parser, web
 
 from tgi.config import Config, Http
 from tgi.engine.messages import EngineReady
+from tgi.engine.process import EngineHandle
 from tgi.errors import ConfigError
 from tgi.hub.files import ModelFiles
 from tgi.hub.tokenizer_files import TokenizerFiles, load_tokenizer
@@ -155,10 +159,15 @@ def make_renderer(files: TokenizerFiles) -> Renderer:
     return Renderer(named_templates(files.chat_template), tokens)
 
 
-def run(config: Config, files: ModelFiles, *, ready: Ready, compute_type: str | None = None) -> int:
+def run(
+    config: Config, files: ModelFiles, *, ready: Ready, stopping: Callable[[int], None] | None = None,
+    reservation: Reservation | None = None, engine: EngineHandle | None = None, compute_type: str | None = None,
+) -> int:  # fmt: skip
     """Serve the model until a signal comes or the engine cannot be kept alive.
 
-    `ready` is called once, when the port is open. `compute_type` is what `x-compute-type` says.
+    `ready` is called once, when the port is open; `stopping` when a signal came, with the number of requests that
+    still run. `reservation` and `engine` are a port that was taken and an engine that was started before this module
+    was imported. `compute_type` is what `x-compute-type` says.
 
     Returns: the exit code of the process: 0 after a signal, 1 when the engine failed for good.
     Raises:  ConfigError, ModelError for everything that keeps the server from starting.
@@ -167,13 +176,14 @@ def run(config: Config, files: ModelFiles, *, ready: Ready, compute_type: str | 
         # Its pure Python twin has let forged requests through (spec/reliability.md V18).
         raise ConfigError("aiohttp was built without its C parser", hint="reinstall aiohttp from a wheel")
     routes(config.http)  # refuses what cannot work before anything is loaded
-    served = Served(model_id=files.model_id, sha=files.revision)
+    served = Served(model_id=files.model_id, sha=files.revision, files=files.hashes)
     if compute_type:
-        served = Served(model_id=files.model_id, sha=files.revision, compute_type=compute_type)
+        served = replace(served, compute_type=compute_type)
     traces = tracing.start(config.telemetry)
-    reservation = reserve(config.http.hostname, config.http.port)
+    reservation = reservation or reserve(config.http.hostname, config.http.port)
+    supervised = functools.partial(EngineSupervisor, config, files.path, first=engine)
     try:
-        return _run(_serve(config, files, served, reservation, ready, traces))
+        return _run(_serve(config, files, served, reservation, supervised, ready, stopping, traces))
     finally:
         reservation.close()
         if traces is not None:
@@ -190,11 +200,12 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(
-    config: Config, files: ModelFiles, served: Served, reservation: Reservation, ready: Ready,
+    config: Config, files: ModelFiles, served: Served, reservation: Reservation,
+    supervised: Callable[[], EngineSupervisor], ready: Ready, stopping: Callable[[int], None] | None,
     traces: tracing.Tracing | None,
 ) -> int:  # fmt: skip
     stop = Stop()
-    supervisor = EngineSupervisor(config, files.path)
+    supervisor = supervised()
     try:
         starting = asyncio.create_task(_start(config, files, served, supervisor))
         await stop.or_done(starting)
@@ -205,7 +216,8 @@ async def _serve(
         services = await starting
         services.tracing = traces
         async with listening(services, reservation) as close_port:
-            ready(services.ready, _url(config.http.hostname, reservation.port))
+            effective = msgspec.structs.replace(services.ready, max_total_tokens=services.validator.max_total_tokens)
+            ready(effective, _url(config.http.hostname, reservation.port))
             log.debug("serving %s", served.model_id)
             await stop.or_done(asyncio.create_task(supervisor.wait_failed()))
             failed = not stop.asked.is_set()
@@ -213,6 +225,8 @@ async def _serve(
             supervisor.drain()
             close_port()
             if not failed:
+                if stopping is not None:
+                    stopping(services.inference.running)
                 await _drain(services, config.http.graceful_termination_timeout, stop)
         services.tokenizer.close()
         services.template.close()

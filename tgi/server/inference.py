@@ -146,6 +146,11 @@ class Inference:
         """No request is admitted."""
         return self._used == 0
 
+    @property
+    def running(self) -> int:
+        """Requests that are admitted, each choice of a `best_of` or an `n` being one."""
+        return self._used
+
     @contextlib.contextmanager
     def watch(self) -> Iterator[float]:
         """Count a request, and its failure if it ends in one; yields the moment of receipt, for `generate`."""

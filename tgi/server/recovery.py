@@ -116,8 +116,9 @@ class EngineSupervisor:
     """
 
     def __init__(
-        self, config: Config, model_path: Path, *, runner: str = process.RUNNER, budget: RestartBudget | None = None
-    ) -> None:
+        self, config: Config, model_path: Path, *, runner: str = process.RUNNER, budget: RestartBudget | None = None,
+        first: process.EngineHandle | None = None,
+    ) -> None:  # fmt: skip
         self.ready: EngineReady
         self.restarts = 0
         self.last_stats: StepStats | None = None
@@ -127,6 +128,7 @@ class EngineSupervisor:
         self._model_path = model_path
         self._runner = runner
         self._budget = budget or RestartBudget()
+        self._first = first  # an engine that was started before we were there
         self._state = "starting"
         self._draining = False
         self._ids = itertools.count(1)
@@ -293,7 +295,10 @@ class EngineSupervisor:
     # Engines
 
     async def _launch(self) -> None:
-        self._client, self.ready = await EngineClient.start(self._config, self._model_path, runner=self._runner)
+        started, self._first = self._first, None
+        self._client, self.ready = await EngineClient.start(
+            self._config, self._model_path, runner=self._runner, started=started
+        )
         self._config = _with_limits(self._config, self.ready)
         self._ready_at = time.monotonic()
         self._num_steps = 0
