@@ -20,7 +20,8 @@ Serve:
   launch  the same, under the name of TGI's launcher
 
 Use:
-  chat  talk with a model of a running server
+  chat   talk with a model of a running server
+  bench  measure a server, and its distance to the machine's limit
 
 Models:
   download   fetch a model's files and print where they are
@@ -60,7 +61,15 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], flag: str) -
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["download", "--help"], ["env", "--help"], ["serve", "--prot", "1"]]
+    "arguments",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["download", "--help"],
+        ["env", "--help"],
+        ["bench", "--help"],
+        ["serve", "--prot", "1"],
+    ],
 )
 def test_help_and_usage_errors_import_neither_torch_nor_the_server(arguments: list[str]) -> None:
     heavy = ("torch", "transformers", "aiohttp", "tokenizers", "huggingface_hub", "numpy", "rich", "tgi.server")
@@ -93,7 +102,7 @@ def test_every_listed_command_exists_and_has_help_with_examples(capsys: pytest.C
         ("srve", 2, ["unknown command `srve`", "did you mean `serve`?"]),
         ("xyzzy", 2, ["unknown command `xyzzy`", "see `tgi --help`"]),
         ("quantize m out", 1, ["`tgi quantize` is not available yet", "FILE.gguf"]),
-        ("bench", 1, ["`tgi bench` is not available yet", "benchmarks.streams"]),
+        ("bench http://127.0.0.1:9", 1, ["nobody answers at `http://127.0.0.1:9`", "connection refused", "tgi serve"]),
         ("serve --modle-id x", 2, ["unknown option `--modle-id`", "did you mean `--model-id`?"]),
         ("serve --max_totl_tokens 1", 2, ["unknown option `--max-totl-tokens`", "did you mean `--max-total-tokens`?"]),
         ("serve --port abc", 2, ["`--port`", "`abc`", "integer", "see `tgi serve --help`"]),
@@ -163,10 +172,11 @@ def test_the_model_server_takes_its_own_arguments(
     assert shown in err
 
 
-def test_the_benchmark_says_that_it_is_to_come(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "-t", "model", program="benchmark")
-    assert code == 1
-    assert "`text-generation-benchmark` is not available yet" in err
+def test_the_name_of_tgis_benchmark_runs_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "-t", "model", "-b", "0", program="benchmark")
+    assert code == 2
+    assert "`--batch-size`" in err
+    assert "text-generation-benchmark --help" in err
 
 
 def test_output_into_a_closed_pipe_is_no_traceback() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -228,7 +229,8 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, s
 def _absent(base: str, error: BaseException) -> NoServer:
     reason = "no answer in time" if isinstance(error, TimeoutError) else "the connection failed"
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = (error.os_error.strerror or str(error.os_error)).lower()
+        number = error.os_error.errno
+        reason = os.strerror(number).lower() if number else str(error.os_error).lower()
     return NoServer(
         f"nobody answers at `{base}`: {reason}",
         hint="start a server with `tgi serve`, or let `tgi bench --model-id X` start one",

@@ -14,7 +14,7 @@ class Plan:
     """What is about to happen."""
 
     targets: tuple[Target, ...]
-    loads: tuple[Load, ...]  # as far as known: a sweep finds its steps as it goes
+    loads: tuple[Load, ...]  # each is a step for every target; a sweep finds more of them as it goes
     title: str  # `Model: X | Sequence Length: N | Decode Length: N`
     open_ended: bool = False  # a sweep: more steps may follow those of `loads`
 

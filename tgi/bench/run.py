@@ -105,8 +105,7 @@ class Bench:
         return run
 
     def _planned(self) -> tuple[Load, ...]:
-        loads = self.setting.sweep.known() if self.setting.sweep else self.setting.loads
-        return tuple(load for load in loads for _ in self.servers)
+        return self.setting.sweep.known() if self.setting.sweep else self.setting.loads
 
     async def _load(self, load: Load) -> None:
         """One load, on every server."""

@@ -35,12 +35,14 @@ COMMANDS = {
     "serve": Entry("serve a model over HTTP", SERVE, "tgi.cli.serve:serve"),
     "launch": Entry("the same as TGI's launcher: download, serve, restart", SERVE, "tgi.cli.launch:launch"),
     "chat": Entry("talk with a model of a running server", USE, "tgi.cli.chat:chat"),
+    "bench": Entry("measure a server, and its distance to the machine's limit", USE, "tgi.cli.bench:bench"),
     "download": Entry("fetch a model's files and print where they are", MODELS, "tgi.cli.download:download"),
     "download-weights": Entry("TGI's name of `download`", MODELS, "tgi.cli.download:download_weights", hidden=True),
     "cache": Entry("list, check and remove the models that are here", MODELS, "tgi.cli.cache:cache"),
     "watermark": Entry("find the watermark of generated text", MODELS, "tgi.cli.watermark:watermark"),
     "sagemaker": Entry("serve a model as SageMaker asks for it", SERVE, "tgi.cli.sagemaker:sagemaker", hidden=True),
     "print-schema": Entry("print the HTTP interface as OpenAPI", HELP, "tgi.cli.print_schema:print_schema"),
+    "plan": Entry("show what a model would take of the memory", MODELS, "tgi.cli.plan:plan"),
     "env": Entry("show versions, machine and GPU driver, for bug reports", HELP, "tgi.cli.env:env"),
 }
 SERVER_COMMANDS = {
@@ -49,7 +51,6 @@ SERVER_COMMANDS = {
 }
 NOT_YET = {
     "quantize": "serve a model that is quantized already: `tgi serve --model-id FILE.gguf`",
-    "bench": "from the source tree, `python -m benchmarks.streams` measures a running server",
 }
 EXAMPLES = ("tgi serve --port 8080", "tgi serve --model-id ./model.gguf")
 
@@ -143,8 +144,8 @@ def server(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> NoReturn:
-    """`text-generation-benchmark`: says that it is still to come."""
-    sys.exit(report(TgiError("`text-generation-benchmark` is not available yet", hint=NOT_YET["bench"])))
+    """`text-generation-benchmark`: TGI's benchmark, all of whose flags `tgi bench` takes."""
+    _run(_load(COMMANDS["bench"]), "text-generation-benchmark", arguments)
 
 
 def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
