@@ -222,3 +222,14 @@ async def test_sequences_of_one_request_differ_in_their_randomness() -> None:
     assert (first.seed, several.reseed(first).seed, several.reseed(first).seed) == (100, 101, 102)
     assert [several.choice(first, index).sampling.sequence_index for index in range(3)] == [0, 1, 2]
     assert several.choice(first, 2).seed == 100
+
+
+async def test_a_salt_reaches_the_engine_and_keeps_prefixes_apart() -> None:
+    assert (await prepare()).engine_request(1).cache_salt == ""
+    assert (await prepare(cache_salt="mine ~")).engine_request(1).cache_salt == "mine ~"
+
+
+@pytest.mark.parametrize("salt", ["", "x" * 257, "é", "a\n", "\x00", "\x7f"])
+async def test_a_salt_that_is_none_is_refused(salt: str) -> None:
+    with pytest.raises(ValidationError, match="`cache_salt` must have 1 to 256 printable ASCII characters"):
+        await prepare(cache_salt=salt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ MAX_CHOICES = 16  # `n` of the OpenAI routes
 MAX_STOP_CHARACTERS = 256
 MAX_BIASED_TOKENS = 300
 MAX_BIAS = 100.0
+_SALT = re.compile("[ -~]{1,256}")
 # TGI generates in chunks of this many tokens, and checks only that the first chunk fits.
 TGI_CHUNK = 1024
 
@@ -40,6 +42,7 @@ class Prepared:
     stop_rule: StopRule
     top_tokens: int
     prompt_logprobs: bool
+    cache_salt: str
 
     @property
     def input_length(self) -> int:
@@ -61,6 +64,7 @@ class Prepared:
         return EngineRequest(
             id=id, prompt_ids=self.prompt_ids, sampling=self.sampling, max_new_tokens=self.max_new_tokens,
             stop_ids=self.stop_ids, top_tokens=self.top_tokens, prompt_logprobs=self.prompt_logprobs,
+            cache_salt=self.cache_salt,
         )  # fmt: skip
 
 
@@ -146,6 +150,7 @@ class Validator:
             stop_rule=stop_rule,
             top_tokens=parameters.top_n_tokens or 0,
             prompt_logprobs=bool(parameters.decoder_input_details),
+            cache_salt=parameters.cache_salt or "",
         )
 
     def reseed(self, prepared: Prepared) -> Prepared:
@@ -169,6 +174,8 @@ class Validator:
         for stop in stops:
             if not 0 < len(stop) <= MAX_STOP_CHARACTERS:
                 raise ValidationError(f"`stop` sequences must have 1 to {MAX_STOP_CHARACTERS} characters")
+        if parameters.cache_salt is not None and not _SALT.fullmatch(parameters.cache_salt):
+            raise ValidationError("`cache_salt` must have 1 to 256 printable ASCII characters")
         self._check_bias(parameters)
         check_constraints(parameters, self._vocab_size)
 

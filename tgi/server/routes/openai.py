@@ -69,6 +69,7 @@ def parameters(body: OpenAiRequest) -> GenerateParameters:
         seed=body.seed,
         logit_bias=body.logit_bias,
         grammar=asked_grammar(body),
+        cache_salt=body.cache_salt,
     )
 
 
