@@ -10,14 +10,19 @@ T tokens; `hd` is the size of a head. A tensor is contiguous unless said otherwi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from torch import Tensor
 
 from tgi.kernels.dispatch import DISPATCH, configure
+from tgi.kernels.replay import Recording
 from tgi.kernels.weights import Matrix, PackedWeight
 
 __all__ = [
     "Matrix",
     "PackedWeight",
+    "Recording",
     "activate",
     "attention",
     "configure",
@@ -26,6 +31,8 @@ __all__ = [
     "greedy",
     "layer_norm",
     "matmul",
+    "record",
+    "refreshed",
     "rms_norm",
     "rotary",
     "write_kv",
@@ -135,3 +142,16 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     Shapes: logits [L, V]; returns token_ids [L] int32, logprobs [L] float32.
     """
     return DISPATCH.backend.greedy(logits)
+
+
+def record() -> AbstractContextManager[Recording] | None:
+    """Keep the kernel calls made inside, to make them again with `Recording.replay`; None where torch computes.
+
+    Weights, caches and input tensors must outlive the recording, and stay where they are; see `tgi.kernels.replay`.
+    """
+    return DISPATCH.native.record() if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native else None
+
+
+def refreshed(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What `compute` returns. It may use torch, and only tensors a step begins with: a replay calls it first, again."""
+    return compute() if DISPATCH.native is None else DISPATCH.native.refreshed(compute)

@@ -1,15 +1,16 @@
 """The native library of `native/`, called through ctypes: a thin method an operation, which checks and passes pointers.
 
 A decode step makes hundreds of these calls, so what can be known once is kept: functions are bound with their argument
-types when the library is loaded, and a weight's description is made at its first use. ctypes releases the GIL during a
-call. The functions of the library are described in `native/api.cpp`.
+types when the library is loaded, a weight's description is made at its first use, and `record` keeps whole steps.
+ctypes releases the GIL during a call. The functions of the library are described in `native/api.cpp`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from tgi.checkpoint.blocks import row_bytes
 from tgi.kernels.backend import ACTIVATIONS
+from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
 from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
 
 # The orders of the enumerations in `native/kernels.h`.
@@ -128,6 +130,7 @@ _SIGNATURES = {
     "attention": "pllllllppillpppllflp",
     "activate": "plliip",
     "greedy": "plllpp",
+    "replay": "pl",
 }
 _TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
     "p": ctypes.c_void_p,
@@ -154,14 +157,40 @@ class CpuKernels:
         library = ctypes.CDLL(str(path))
         self._configure = _bind(library, "configure")
         self._pack = _bind(library, "pack")
-        self._matmul = _bind(library, "matmul")
-        self._embedding = _bind(library, "embedding")
-        self._norm = _bind(library, "norm")
-        self._rotary = _bind(library, "rotary")
-        self._write_kv = _bind(library, "write_kv")
-        self._attention = _bind(library, "attention")
-        self._activate = _bind(library, "activate")
+        self._replay = _bind(library, "replay")
         self._greedy = _bind(library, "greedy")
+        self._replayed = {name: _bind(library, name) for name in REPLAYED}
+        self._memory = Memory()
+        self._recorder: Recorder | None = None
+        self._call_as(self._replayed, torch.empty)
+
+    def _call_as(self, functions: dict[str, Callable[..., int]], empty: Callable[..., Tensor]) -> None:
+        self._matmul = functions["matmul"]
+        self._embedding = functions["embedding"]
+        self._norm = functions["norm"]
+        self._rotary = functions["rotary"]
+        self._write_kv = functions["write_kv"]
+        self._attention = functions["attention"]
+        self._activate = functions["activate"]
+        self._empty = empty
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[Recording]:
+        """See `tgi.kernels.record`."""
+        recorder = Recorder(self._memory, _SIGNATURES)
+        recorder.recording.run = self._replay
+        self._recorder = recorder
+        self._call_as({name: recorder.wrap(name, call) for name, call in self._replayed.items()}, recorder.empty)
+        try:
+            with recorder.watching():
+                yield recorder.recording
+        finally:
+            self._recorder = None
+            self._call_as(self._replayed, torch.empty)
+
+    def refreshed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """See `tgi.kernels.refreshed`."""
+        return compute() if self._recorder is None else self._recorder.refreshed(compute)
 
     def configure(self, threads: int, *, most: str = "avx512") -> str:
         """Run on `threads` threads, the caller's included. Returns: the best of PATHS up to `most` that runs here."""
@@ -179,7 +208,7 @@ class CpuKernels:
     def embedding(self, ids: Tensor, table: Matrix) -> Tensor:
         """See `tgi.kernels.embedding`."""
         prepared = self._prepared(table)
-        out = torch.empty(ids.shape[0], table.columns)
+        out = self._empty(ids.shape[0], table.columns)
         if self._embedding(_address("ids", ids, torch.int32), ids.numel(), prepared.address, out.data_ptr()):
             low, high = int(ids.min()), int(ids.max())
             raise ValueError(f"token ids must be in [0, {table.rows}); given {low} to {high}")
@@ -196,7 +225,7 @@ class CpuKernels:
         if bias is not None:
             _expect("bias", bias, (prepared.rows,))
         if residual is None:
-            out = torch.empty(tokens, prepared.rows)
+            out = self._empty(tokens, prepared.rows)
             target = out.data_ptr()
         else:
             _expect("residual", residual, (tokens, prepared.rows))
@@ -226,7 +255,7 @@ class CpuKernels:
             outer, inner, stride_outer, stride_inner = x.shape[0], x.shape[1], x.stride(0), x.stride(1)
         else:
             raise ValueError(f"`x` must have 2 or 3 dimensions; given {tuple(x.shape)}")
-        out = torch.empty(x.shape)
+        out = self._empty(*x.shape)
         self._norm(
             layer, _rows("x", x), outer, inner, stride_outer, stride_inner, width, _address("weight", weight),
             None if bias is None else _address("bias", bias), eps, out.data_ptr(),
@@ -287,7 +316,7 @@ class CpuKernels:
         _expect("context_lens", context_lens, (requests,))
         if heads % kv_heads or head_dim > MAX_HEAD_DIM:
             raise ValueError(f"cannot attend with {heads} heads of {head_dim} to {kv_heads} (most: {MAX_HEAD_DIM})")
-        out = torch.empty(tokens, heads * head_dim)
+        out = self._empty(tokens, heads * head_dim)
         failed = self._attention(
             _rows("q", q), q.stride(0), q.stride(1), tokens, heads, kv_heads, head_dim, k_cache.data_ptr(),
             v_cache.data_ptr(), cache_type, blocks, block_size, _address("query_starts", query_starts, torch.int32),
@@ -314,7 +343,7 @@ class CpuKernels:
     def _activated(self, x: Tensor, width: int, gated: bool, activation: str) -> Tensor:
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation `{activation}` is unknown; known: {', '.join(ACTIVATIONS)}")
-        out = torch.empty(x.shape[0], width)
+        out = self._empty(x.shape[0], width)
         self._activate(_address("x", x), x.shape[0], width, gated, ACTIVATIONS.index(activation), out.data_ptr())
         return out
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tgi import kernels
 from tgi.layers.forward_batch import ForwardBatch
 from tgi.layers.rope_scaling import RopeConfig
 
@@ -38,10 +39,14 @@ class Rotary:
 
     def __call__(self, batch: ForwardBatch) -> Rotation:
         """The rotations of this step's tokens."""
+        cos, sin = kernels.refreshed(lambda: self._look_up(batch))
+        return Rotation(cos, sin, self._interleaved)
+
+    def _look_up(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
         length = int(batch.positions.max()) + 1
         if not batch.rope_variants.any():
             cos, sin = self._table(0).up_to(length)
-            return Rotation(cos[batch.positions], sin[batch.positions], self._interleaved)
+            return cos[batch.positions], sin[batch.positions]
         counts = batch.query_starts.diff()
         variants = batch.rope_variants.repeat_interleave(counts)  # [T]
         cos = torch.empty(len(variants), self.rope.dim // 2)
@@ -51,7 +56,7 @@ class Rotary:
             positions = batch.positions[chosen]
             table_cos, table_sin = self._table(variant).up_to(int(positions.max()) + 1)
             cos[chosen], sin[chosen] = table_cos[positions], table_sin[positions]
-        return Rotation(cos, sin, self._interleaved)
+        return cos, sin
 
     def _table(self, variant: int) -> _Table:
         table = self._tables.get(variant)

@@ -18,6 +18,7 @@ from tgi.layers.loader import FLOATS, Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
 from tgi.runner.grammar import GrammarFactory
+from tgi.runner.graphs import GraphRunner
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
 from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
 from tgi.runner.sampler import Sampler
@@ -56,6 +57,8 @@ class ModelRunner:
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
         self._caches = [KVCache(_pages(shape, kv_dtype), _pages(shape, kv_dtype)) for _ in model.config.windows]
+        longest = -(-plan.max_total_tokens // plan.block_size)
+        self._graphs = GraphRunner(model, self._caches, max_blocks=longest)
 
     @classmethod
     def load(
@@ -126,7 +129,7 @@ class ModelRunner:
         self._sampler.begin(plan.started)
         self._sampler.prepare_masks(plan.logits_rows[plan.sample].tolist())  # beside the forward pass
         batch = _forward_batch(plan)
-        hidden = self._model.forward(batch, self._caches)
+        hidden = self._graphs.forward(batch)
         forward_s = time.perf_counter() - start
         sample_s = 0.0
         token_ids = plan.targets.copy()

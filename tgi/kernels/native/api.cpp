@@ -2,8 +2,9 @@
 //
 // Shapes and types are checked by the caller. Return: 0, or -1 for an index outside its table (nothing is written).
 
-#include <memory>
-#include <mutex>
+#include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -192,5 +193,58 @@ TGI_EXPORT int tgi_greedy(
     const float* logits, int64_t rows, int64_t stride, int64_t width, int32_t* token_ids, float* logprobs) {
     GreedyTask task{logits, stride, width, token_ids, logprobs};
     run(engine().kernels->greedy, &task, rows, width * 4);
+    return 0;
+}
+
+namespace tgi {
+namespace {
+
+// An argument of a recorded call, from 64 bits: an address, an integer, or a float's bits in the low half.
+template <class T>
+T argument(int64_t word) {
+    if constexpr (std::is_pointer_v<T>) {
+        return reinterpret_cast<T>(static_cast<intptr_t>(word));
+    } else if constexpr (std::is_same_v<T, float>) {
+        float value;
+        int32_t bits = static_cast<int32_t>(word);
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    } else {
+        return static_cast<T>(word);
+    }
+}
+
+template <class... Types, size_t... I>
+int call(int (*function)(Types...), const int64_t* words, int64_t count, std::index_sequence<I...>) {
+    return count == sizeof...(Types) ? function(argument<Types>(words[I])...) : -1;
+}
+
+template <class... Types>
+int call(int (*function)(Types...), const int64_t* words, int64_t count) {
+    return call(function, words, count, std::index_sequence_for<Types...>{});
+}
+
+}  // namespace
+}  // namespace tgi
+
+// Recorded calls, one after the other: function (REPLAYED in replay.py), number of arguments, arguments. Stops at the
+// first that fails.
+TGI_EXPORT int tgi_replay(const int64_t* program, int64_t words) {
+    for (int64_t at = 0; at < words;) {
+        int64_t function = program[at], count = program[at + 1], status = -1;
+        const int64_t* given = program + at + 2;
+        switch (function) {
+            case 0: status = call(tgi_matmul, given, count); break;
+            case 1: status = call(tgi_embedding, given, count); break;
+            case 2: status = call(tgi_norm, given, count); break;
+            case 3: status = call(tgi_rotary, given, count); break;
+            case 4: status = call(tgi_write_kv, given, count); break;
+            case 5: status = call(tgi_attention, given, count); break;
+            case 6: status = call(tgi_activate, given, count); break;
+            default: break;
+        }
+        if (status) return -1;
+        at += 2 + count;
+    }
     return 0;
 }

@@ -1,0 +1,134 @@
+"""A recorded computation gives the same bits when it is replayed on other inputs."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.kernels.matrices import random_matrix
+from tgi import kernels
+from tgi.kernels import PackedWeight
+from tgi.kernels.replay import Memory
+
+ROWS, HEADS, KV_HEADS, SIZE = 3, 4, 2, 16
+HIDDEN = HEADS * SIZE
+
+
+class Layer:
+    """One decoder layer, of every operation that can be recorded."""
+
+    def __init__(self) -> None:
+        width = (HEADS + 2 * KV_HEADS) * SIZE
+        self.table = random_matrix("F16", 50, HIDDEN)
+        self.qkv = PackedWeight((random_matrix("Q8_0", width, HIDDEN, integer=True),))
+        self.out = PackedWeight((random_matrix("F32", HIDDEN, HIDDEN),))
+        self.up = PackedWeight((random_matrix("Q4_0", 2 * HIDDEN, HIDDEN, integer=True),))
+        self.down = PackedWeight((random_matrix("BF16", HIDDEN, HIDDEN),))
+        self.norm = torch.rand(HIDDEN)
+        self.angles = torch.randn(100, SIZE // 2)
+        self.starts = torch.arange(ROWS + 1, dtype=torch.int32)
+        self.caches = torch.zeros(2, 8, 4, KV_HEADS, SIZE)
+
+    def __call__(self, ids: Tensor, positions: Tensor, slots: Tensor, lens: Tensor, tables: Tensor) -> Tensor:
+        x = kernels.embedding(ids, self.table)
+        qkv = kernels.matmul(kernels.rms_norm(x, self.norm, 1e-5), self.qkv).view(ROWS, -1, SIZE)
+        q, k, v = qkv[:, :HEADS], qkv[:, HEADS : HEADS + KV_HEADS], qkv[:, HEADS + KV_HEADS :]
+        cos, sin = kernels.refreshed(lambda: (self.angles[positions].cos(), self.angles[positions].sin()))
+        kernels.rotary(q, k, cos, sin, interleaved=False)
+        kernels.write_kv(k, v, self.caches[0], self.caches[1], slots)
+        mixed = kernels.attention(q, self.caches[0], self.caches[1], self.starts, lens, tables, scale=0.25)
+        x = kernels.matmul(mixed, self.out, residual=x)
+        inner = kernels.gated(kernels.matmul(kernels.layer_norm(x, self.norm, None, 1e-5), self.up), "silu")
+        return kernels.matmul(kernels.activate(inner, "gelu"), self.down, residual=x)
+
+
+def inputs(seed: int) -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(seed)
+    blocks = torch.randperm(8, generator=random)[: 2 * ROWS].view(ROWS, 2)
+    lens = torch.randint(1, 9, (ROWS,), generator=random)
+    slots = blocks[torch.arange(ROWS), (lens - 1) // 4] * 4 + (lens - 1) % 4
+    ids = torch.randint(0, 50, (ROWS,), generator=random)
+    return ids.int(), (lens - 1).int(), slots, lens.int(), blocks.int()
+
+
+@pytest.fixture
+def layer(ops: ModuleType, path: str) -> Layer:
+    if path == "torch":
+        pytest.skip("nothing is recorded")
+    return Layer()
+
+
+def test_a_replay_gives_what_the_computation_gives(layer: Layer) -> None:
+    given = inputs(0)
+    recorder = kernels.record()
+    assert recorder is not None
+    with recorder as recording:
+        result = layer(*given)
+    assert recording.complete
+    assert torch.equal(result, layer(*given))
+    for seed in (1, 2, 0):
+        for target, value in zip(given, inputs(seed), strict=True):
+            target.copy_(value)
+        layer.caches.zero_()
+        expected, written = layer(*given).clone(), layer.caches.clone()
+        layer.caches.zero_()
+        recording.replay()
+        assert torch.equal(result, expected)
+        assert torch.equal(layer.caches, written)
+
+
+def test_a_replay_refuses_what_does_not_exist(layer: Layer) -> None:
+    given = inputs(0)
+    recorder = kernels.record()
+    assert recorder is not None
+    with recorder as recording:
+        layer(*given)
+    for index, value in ((0, 50), (2, 99), (4, -1)):
+        kept = given[index].clone()
+        given[index].fill_(value)
+        with pytest.raises(ValueError, match="does not exist"):
+            recording.replay()
+        given[index].copy_(kept)
+    recording.replay()
+
+
+def test_values_that_torch_computes_make_a_recording_incomplete(layer: Layer) -> None:
+    x = torch.randn(2, HIDDEN)
+    recorder = kernels.record()
+    assert recorder is not None
+    with recorder as recording:
+        kernels.matmul(x + 1.0, layer.out)
+    assert not recording.complete
+
+
+def test_calls_are_kept_inside_only(layer: Layer) -> None:
+    x = torch.randn(2, HIDDEN)
+    recorder = kernels.record()
+    assert recorder is not None
+    with recorder as recording:
+        kernels.matmul(x, layer.out)
+        with pytest.raises(ValueError, match="columns"):
+            kernels.matmul(x[:, 1:], layer.out)
+    count = len(recording.words)
+    kernels.matmul(x, layer.out)
+    assert len(recording.words) == count > 0
+
+
+def test_nothing_is_recorded_where_torch_computes() -> None:
+    kernels.configure(native=False)
+    assert kernels.record() is None
+    assert kernels.refreshed(lambda: (torch.ones(1),))[0].item() == 1.0
+    kernels.configure(threads=1)
+
+
+def test_memory_is_lent_again_when_the_last_view_is_gone() -> None:
+    memory = Memory()
+    first = memory.empty((4, 8))
+    address, view = first.data_ptr(), first[1:]
+    del first
+    assert memory.empty((4, 8)).data_ptr() != address or view.numel() == 0
+    del view
+    assert address in {tensor.data_ptr() for tensor in [memory.empty((4, 8)) for _ in range(2)]}

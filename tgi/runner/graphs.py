@@ -1,0 +1,84 @@
+"""Forward passes of decode steps, recorded once for each number of rows and replayed in one native call."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from tgi import kernels
+from tgi.layers.forward_batch import ForwardBatch, KVCache
+from tgi.layers.model import CausalLM
+
+MAX_GRAPHS = 128
+"""Recordings kept, the least recently used dropped first; each takes about 50 KiB for a model of 30 layers."""
+
+MAX_ROWS = 128
+"""A step of more rows computes for so long that what a recording saves does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    recording: kernels.Recording
+    inputs: ForwardBatch  # what the recorded calls read
+    hidden: Tensor  # [T, hidden] what they leave
+
+
+class GraphRunner:
+    """Runs a model's forward pass; steps in which every request computes one token are replayed."""
+
+    def __init__(self, model: CausalLM, caches: list[KVCache], *, max_blocks: int) -> None:
+        """`max_blocks`: blocks of the longest request."""
+        self._model = model
+        self._caches = caches
+        self._max_blocks = max_blocks
+        self._graphs: OrderedDict[int, _Graph] = OrderedDict()
+        self._refused = False  # the model computes something beside the kernels
+
+    def forward(self, batch: ForwardBatch) -> Tensor:
+        """Final hidden states [T, hidden], which the next call may overwrite.
+
+        Raises: ValueError when the step names a token, a slot or a block that does not exist.
+        """
+        rows = len(batch.context_lens)
+        fits = 0 < rows <= MAX_ROWS and batch.block_tables.shape[1] <= self._max_blocks
+        if self._refused or not fits or len(batch.input_ids) != rows:
+            return self._model.forward(batch, self._caches)
+        graph = self._graphs.get(rows)
+        if graph is None:
+            return self._record(batch, rows)
+        self._graphs.move_to_end(rows)
+        _fill(graph.inputs, batch)
+        graph.recording.replay()
+        return graph.hidden
+
+    def _record(self, batch: ForwardBatch, rows: int) -> Tensor:
+        recorder = kernels.record()
+        if recorder is None:
+            self._refused = True
+            return self._model.forward(batch, self._caches)
+        inputs = ForwardBatch(**{name: torch.zeros_like(getattr(batch, name)) for name in _NAMES} | {
+            "block_tables": torch.zeros(rows, self._max_blocks, dtype=torch.int32),
+            "logits_indices": torch.empty(0, dtype=torch.int32),
+    })  # fmt: skip
+        _fill(inputs, batch)
+        with recorder as recording:
+            hidden = self._model.forward(inputs, self._caches)
+        self._refused = not recording.complete
+        if recording.complete:
+            self._graphs[rows] = _Graph(recording, inputs, hidden)
+            if len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        return hidden
+
+
+_NAMES = tuple(field.name for field in fields(ForwardBatch) if field.name != "logits_indices")
+
+
+def _fill(inputs: ForwardBatch, batch: ForwardBatch) -> None:
+    for name in _NAMES:
+        source: Tensor = getattr(batch, name)
+        target: Tensor = getattr(inputs, name)
+        (target[:, : source.shape[1]] if name == "block_tables" else target).copy_(source)
