@@ -27,10 +27,10 @@ from tgi.bench.results import MachineRoof, Run
 from tgi.bench.roof import ModelCost, model_cost
 from tgi.bench.run import Bench, Server, Setting
 from tgi.bench.screen import Screen
-from tgi.bench.screen_lines import Lines
 from tgi.bench.streams import CHAT
 from tgi.cli.bench_model import tokenizer, weights
 from tgi.cli.bench_plan import Destination, Wish, destinations, wish
+from tgi.cli.bench_progress import Lines
 from tgi.cli.bench_server import serving
 from tgi.cli.console import INTERRUPTED, colours, say
 from tgi.errors import ModelError, TgiError
@@ -139,12 +139,8 @@ def _watching(values: Mapping[str, Any], control: Control) -> AbstractContextMan
         return nullcontext(Silent())
     terminal = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
     if terminal is None or not sys.stdin.isatty() or Console(file=terminal).is_dumb_terminal:
-        return nullcontext(Lines(_tell))
+        return nullcontext(Lines())
     return Screen(control, keys=sys.stdin.fileno(), output=terminal.fileno(), colour=colours(terminal))
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 async def _roof(remeasure: bool) -> tuple[MachineRoof, str | None]:
