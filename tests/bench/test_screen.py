@@ -1,0 +1,151 @@
+"""The live screen in a pseudo-terminal: sizes, keys, and a terminal that is put back on every way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+
+import pytest
+
+from tests.terminal import Terminal
+from tgi.bench.screen import split_keys
+
+CORE_SHARE = 0.03  # of one core, at four refreshes a second
+
+
+def replay(kind: str) -> list[str]:
+    return [sys.executable, "-m", "tests.bench.replay_screen", kind]
+
+
+def active_tab(terminal: Terminal) -> str:
+    """The words of the reversed tab."""
+    line = terminal.screen.buffer[1]
+    return "".join(line[x].data for x in range(terminal.screen.columns) if line[x].reverse).strip()
+
+
+def foreground(terminal: Terminal, words: str) -> str:
+    """The colour of the first of these words on the screen."""
+    for y, line in enumerate(terminal.screen.display):
+        if words in line:
+            return str(terminal.screen.buffer[y][line.index(words)].fg)
+    raise AssertionError(f"{words!r} is not on the screen:\n{terminal.text()}")
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (160, 50), (60, 20)])
+@pytest.mark.parametrize("kind", ["streams", "batch"])
+def test_the_whole_screen_is_there_at_every_size(kind: str, columns: int, rows: int) -> None:
+    with Terminal(replay(kind), columns=columns, rows=rows) as terminal:
+        terminal.until("4/4 steps")
+        assert terminal.until("[done]").startswith("Model: HuggingFac")
+        for words in ("q quit", "Tabs", "Total Progress", "100 %", "p50", "p90", "p99", "●4"):
+            terminal.until(words)
+        wanted = {
+            "streams": ("TTFT", "8 streams", "Step Progress", "Throughput", "Client and server", "http_429"),
+            "batch": ("Prefill", "Batch: 8", "Batch Progress", "10/10 runs", "Decode", "throughput over l"),
+        }[kind]
+        for words in wanted:
+            terminal.until(words)
+        screen = terminal.text()
+        if columns > 60:
+            assert all(
+                words in screen for words in ("[done]", "zoom", "─ Throughput over TTFT" if kind == "streams" else "")
+            )
+            assert ("Average" in screen and "Lowest" in screen and "Highest" in screen) or kind == "batch"
+        assert [foreground(terminal, words) for words in ("p50", "p90", "p99")] == ["green", "brown", "red"]
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert "the tables follow" in terminal.text()
+        assert terminal.restored()
+
+
+def test_keys_choose_tabs_zoom_and_pause() -> None:
+    with Terminal(replay("streams")) as terminal:
+        terminal.until("4/4 steps")
+        assert active_tab(terminal) == "✓ 8 streams"  # it followed the progress
+        for key, tab in (("\x1b[C", "1 stream"), ("\t", "2 streams"), ("\x1b[D", "1 stream"), ("\x1b[D", "8 streams")):
+            terminal.press(key)
+            terminal.until(lambda _, tab=tab: active_tab(terminal) == f"✓ {tab}")  # type: ignore[misc]
+        terminal.press("+")
+        assert "TTFT to p99" in terminal.until("[zoom 1]")
+        terminal.press("+++++++")
+        terminal.until("[zoom 5]")
+        terminal.press("------")
+        terminal.until(lambda screen: "zoom 5" not in screen and "[zoom" not in screen)
+        terminal.press("p")
+        terminal.until("[paused]")
+        terminal.press("p")
+        terminal.until(lambda screen: "[paused]" not in screen)
+        terminal.press("\x03")
+        assert terminal.wait() == 0
+        assert terminal.restored()
+
+
+def test_the_screen_follows_the_size_of_the_window() -> None:
+    with Terminal(replay("streams")) as terminal:
+        terminal.until("4/4 steps")
+        terminal.resize(160, 50)
+        terminal.until("Throughput over Inter-token p50")
+        terminal.until(lambda _: terminal.screen.display[-1].startswith("╰"))
+        terminal.resize(60, 20)
+        terminal.until(lambda screen: "Avg" in screen and terminal.screen.display[-1].startswith("╰"))
+        terminal.resize(40, 10)
+        terminal.until("too small")
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert terminal.restored()
+
+
+@pytest.mark.parametrize(
+    ("kind", "act", "code"),
+    [
+        ("busy", "q", 0),
+        ("busy", "\x03", 0),
+        ("busy", signal.SIGTERM, -signal.SIGTERM),
+        ("failing", None, 1),
+        ("broken", None, 1),
+    ],
+)
+def test_the_terminal_is_put_back_on_every_way_out(kind: str, act: str | signal.Signals | None, code: int) -> None:
+    with Terminal(replay(kind)) as terminal:
+        if kind == "busy":
+            screen = terminal.until("3/4 steps")
+            assert "40/40 requests" in screen
+        if isinstance(act, str):
+            terminal.press(act)
+        elif act is not None:
+            os.kill(terminal.process.pid, act)
+        assert terminal.wait() == code
+        assert terminal.restored()
+        assert {"failing": "the run failed", "broken": "KeyError"}.get(kind, "") in terminal.text()
+
+
+def test_without_colours_the_screen_is_the_same() -> None:
+    with Terminal(replay("streams"), environment={"NO_COLOR": "1"}) as terminal:
+        terminal.until("4/4 steps")
+        terminal.press("q")
+        assert terminal.wait() == 0
+    assert not re.search(rb"\x1b\[(1;)?3[0-7]m", terminal.written)
+
+
+def test_four_frames_a_second_take_less_than_three_percent_of_a_core(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal(replay("streams"), columns=160, rows=50) as terminal:
+        terminal.until("4/4 steps")
+        for _ in range(20):
+            terminal.press("\x1b[C")
+            before = active_tab(terminal)
+            terminal.until(lambda _, before=before: active_tab(terminal) != before)  # type: ignore[misc]
+        terminal.press("q")
+        assert terminal.wait() == 0
+        found = re.search(r"frames (\d+) draw_s ([\d.]+)", terminal.text())
+        assert found is not None
+        share = 4 * float(found[2]) / int(found[1])
+    with capsys.disabled():
+        print(f"[live screen at 160x50: {100 * share:.2f} % of a core]", end=" ")
+    assert share < CORE_SHARE
+
+
+def test_keys_that_come_at_once_are_told_apart() -> None:
+    assert split_keys(b"\x1b[C\t+q\x1bOD\x03") == ["right", "tab", "+", "q", "left", "ctrl-c"]
+    assert split_keys("é".encode()) == ["�", "�"]
