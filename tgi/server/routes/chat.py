@@ -74,8 +74,9 @@ async def _stream(
     async with services.stream(request, first.characters, openai=True) as events:
         async with contextlib.aclosing(merge(generations)) as tokens:
             async for index, piece in tokens:
+                so_far = usage(first.input_length, [generations[index]]) if wants_usage(body, always=True) else None
                 for part in answers[index].push(piece):
-                    await events.send(chunk([part]))
+                    await events.send(chunk([part], so_far))
                 if piece.finish is not None:
                     services.inference.succeeded("chat_completions", generations[index], asked)
         if wants_usage(body):

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from tgi.errors import ValidationError
 from tgi.server.inference import Generation, Piece, collect, merge
 from tgi.server.responses import Completion, CompletionChoice, CompletionChunk, CompletionLogprobs, Usage
-from tgi.server.routes.openai import FINISH, Envelope, OpenAiRefusal, parameters, stop_rule
+from tgi.server.routes.openai import FINISH, Envelope, OpenAiRefusal, parameters, stop_rule, wants_usage
 from tgi.server.routes.prompts import Prompt, prepare, split
 from tgi.server.schemas import CompletionRequest, GenerateParameters
 from tgi.server.services import Services, read
@@ -118,9 +118,8 @@ def _answer(call: _Call, generations: list[Generation], pieces: list[list[Piece]
 
 
 async def _stream(call: _Call, request: web.Request, generations: list[Generation]) -> web.StreamResponse:
-    envelope, options = call.envelope, call.body.stream_options
-    total = options is not None and bool(options.include_usage)
-    always = options is not None and bool(options.continuous_usage_stats)
+    envelope = call.envelope
+    total, always = wants_usage(call.body), wants_usage(call.body, always=True)
     offsets = [len(call.prefix(index)) for index in range(len(generations))]
 
     def chunk(choices: list[CompletionChoice], usage: Usage | UnsetType | None) -> CompletionChunk:

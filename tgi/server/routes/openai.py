@@ -78,9 +78,10 @@ def stop_rule(body: OpenAiRequest) -> StopRule:
     return StopRule.INCLUDE if body.include_stop_str_in_output else StopRule.STRIP
 
 
-def wants_usage(body: OpenAiRequest) -> bool:
-    """Whether a chat stream ends with a chunk of usage."""
-    return body.stream_options is not None and bool(body.stream_options.include_usage)
+def wants_usage(body: OpenAiRequest, *, always: bool = False) -> bool:
+    """Whether a stream ends with a chunk of usage, or with `always`: whether every chunk has the usage so far."""
+    options = body.stream_options
+    return options is not None and bool(options.continuous_usage_stats if always else options.include_usage)
 
 
 def usage(prompt_tokens: int, generations: Sequence[Generation]) -> Usage:
