@@ -53,8 +53,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     if pickles:
         raise ModelError(
             f"`{folder}` holds only pickled weights (`{pickles[0]}`), which are never loaded: unpickling runs code",
-            hint="use a revision of the model with .safetensors files, or convert it: load it with transformers where "
-            "you trust it, then `model.save_pretrained(folder)`",
+            hint=f"use a revision of the model with .safetensors files, or run `tgi download --convert {folder}`",
             exit_code=16,
         )
     raise ModelError(f"`{folder}` holds no weights: neither .safetensors nor .gguf files",

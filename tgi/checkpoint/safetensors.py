@@ -62,8 +62,12 @@ class _Place:
 class SafetensorsCheckpoint:
     """The tensors of one or several safetensors files, and the config.json beside them."""
 
-    def __init__(self, folder: Path, files: tuple[Path, ...], promised: frozenset[str] = frozenset()) -> None:
-        """Read the headers of `files`; `promised` are the tensors that an index says they hold."""
+    def __init__(self, folder: Path, files: tuple[Path, ...], promised: frozenset[str] = frozenset(),
+                 config: dict[str, Any] | None = None) -> None:  # fmt: skip
+        """Read the headers of `files`; `promised` are the tensors that an index says they hold.
+
+        `config` is for files that come without a config.json, such as adapters.
+        """
         self._folder = folder
         self._places: dict[str, _Place] = {}
         for path in files:
@@ -75,7 +79,7 @@ class SafetensorsCheckpoint:
         missing = promised - self._places.keys()
         if missing:
             raise corrupt(folder / INDEX, f"it promises tensor `{min(missing)}`, which no file holds")
-        self.config = read_config(folder)
+        self.config = read_config(folder) if config is None else config
 
     def names(self) -> frozenset[str]:
         """All tensor names."""

@@ -31,7 +31,8 @@ def hub_token() -> str | None:
 def hub_settings() -> HubSettings:
     """Where models may come from, by the environment; `TGI_DEFAULT_MODEL` is set by a package that brings the file."""
     packaged = os.environ.get("TGI_DEFAULT_MODEL", "").strip()
-    return HubSettings(token=hub_token(), packaged_default=Path(packaged) if packaged else None)
+    endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or None
+    return HubSettings(token=hub_token(), endpoint=endpoint, packaged_default=Path(packaged) if packaged else None)
 
 
 def compute_type() -> str | None:
@@ -56,14 +57,15 @@ def runtime_report() -> list[tuple[str, str]]:
         ("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB available"),
         ("gpus", _gpus()),
         ("gpu driver", driver.find(os.environ).status),
-        *((name, _version(name)) for name in PACKAGES),
+        *((name, version(name)) for name in PACKAGES),
         *((name, os.environ[name]) for name in VARIABLES if os.environ.get(name)),
         *((name, "set (not shown)") for name in TOKEN_VARIABLES if os.environ.get(name)),
     ]
     return rows
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The installed version of a package, or `not installed`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

