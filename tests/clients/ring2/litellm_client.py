@@ -1,4 +1,4 @@
-"""`litellm`: chat, stream, tool call, structured output, and the `huggingface`-free OpenAI route."""
+"""`litellm`: chat, stream, tool call, structured output, text completion, and its typed errors."""
 
 import json
 import sys
@@ -27,3 +27,11 @@ print("- tool call")
 form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
 assert "age" in json.loads(ask("Ann is 34.", response_format=form).choices[0].message.content)
 print("- structured output")
+common["model"] = "text-completion-openai/any"
+assert litellm.text_completion(prompt="The capital of France is", **common).choices[0].text
+print("- text completion")
+try:
+    ask("x", frequency_penalty=9.0)
+    raise AssertionError("a penalty of 9 was accepted")
+except (litellm.BadRequestError, litellm.UnprocessableEntityError):
+    print("- a refusal is typed")
