@@ -11,6 +11,7 @@ from aiohttp import web
 from tgi import __version__
 from tgi.config import Config
 from tgi.engine.messages import EngineReady
+from tgi.hub.files import FileHash
 from tgi.server.grammars import Grammars
 from tgi.server.inference import Generation, Inference
 from tgi.server.metrics import Metrics
@@ -36,6 +37,7 @@ class Served:
     model_id: str
     sha: str | None = None
     pipeline_tag: str | None = None
+    files: tuple[FileHash, ...] = ()
     compute_type: str = "gpu+optimized"  # TGI's word when nobody says otherwise
 
 

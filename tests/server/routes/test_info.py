@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tests.server.serving import serve
 from tgi.config import Limits
+from tgi.hub.files import FileHash
+from tgi.server.routes.info import model_hash
 
 TGI_KEYS = [
     "model_id", "model_sha", "model_pipeline_tag", "max_concurrent_requests", "max_best_of", "max_stop_sequences",
@@ -41,3 +45,11 @@ async def test_other_models_are_not_found(path: str) -> None:
         answer = await server.get(f"/v1/models/{path}")
     assert (answer.status, answer.json["error_type"]) == (404, "model_not_found")
     assert "passwd" not in answer.body.decode()
+
+
+def test_the_hash_of_a_model_is_that_of_its_list_of_files() -> None:
+    listing = f"{'a' * 64}  config.json\n{'b' * 64}  model.safetensors\n"
+    files = [FileHash("model.safetensors", 2, "b" * 64), FileHash("config.json", 1, "a" * 64)]
+    assert model_hash(files) == hashlib.sha256(listing.encode()).hexdigest()
+    assert model_hash([]) is None
+    assert model_hash([*files, FileHash("other", 1, None)]) is None

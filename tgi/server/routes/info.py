@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 from aiohttp import web
 from msgspec import Struct
 
 from tgi import __version__
 from tgi.errors import RequestError
+from tgi.hub.files import FileHash
 from tgi.server.schemas import MAX_MESSAGES
 from tgi.server.services import SERVICES, Services, json_response
 from tgi.server.validation import MAX_BIASED_TOKENS, MAX_CHOICES, MAX_STOP_CHARACTERS
+
+
+class ModelFile(Struct, kw_only=True):
+    """A file of the model; `sha256` is null where nothing knew it before the start: `tgi cache verify` learns it."""
+
+    path: str
+    size: int
+    sha256: str | None
 
 
 class Info(Struct, kw_only=True):
@@ -42,6 +54,8 @@ class Info(Struct, kw_only=True):
     max_biased_tokens: int = MAX_BIASED_TOKENS
     max_messages: int = MAX_MESSAGES
     payload_limit: int
+    model_files: list[ModelFile] = []
+    model_hash: str | None = None
 
 
 class Model(Struct, kw_only=True):
@@ -94,8 +108,23 @@ async def info(request: web.Request) -> web.StreamResponse:
             max_waiting_tokens=config.batching.max_waiting_tokens,
             max_top_n_tokens=limits.max_top_n_tokens,
             payload_limit=limits.payload_limit,
+            model_files=[
+                ModelFile(path=file.path, size=file.size, sha256=file.sha256) for file in services.served.files
+            ],
+            model_hash=model_hash(services.served.files),
         )
     )
+
+
+def model_hash(files: Sequence[FileHash]) -> str | None:
+    """One SHA-256 for all files: of lines `sha256  path`, sorted by path, as `sha256sum` writes them.
+
+    None where there is no file, or one whose hash is not known.
+    """
+    if not files or any(file.sha256 is None for file in files):
+        return None
+    lines = sorted((file.path, file.sha256) for file in files)
+    return hashlib.sha256("".join(f"{sha256}  {path}\n" for path, sha256 in lines).encode()).hexdigest()
 
 
 async def models(request: web.Request) -> web.StreamResponse:
