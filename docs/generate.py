@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tgi.cli.exit_codes import EXIT_CODES
 from tgi.cli.options import NO_EFFECT, NOT_YET, Setting, all_options, default_text
 
 PAGE = Path(__file__).with_name("cli.md")
@@ -11,9 +12,11 @@ HEAD = """# Flags and variables of `tgi serve`
 
 Written by `python docs/generate.py` from `tgi/config.py`; change that file, not this page.
 
-A flag wins over its variable, which wins over the default. An empty variable counts as unset. Booleans are flags
-without a value (`--no-...` takes one back); their variables are `true`, `false`, `1`, `0`, `yes` or `no`. Underscores
-are accepted where flags have hyphens.
+A flag wins over its variable, which wins over `tgi.toml` (in the current folder, then in the user's configuration
+folder; settings are named as the flags, such as `max-total-tokens = 4096`), which wins over the default.
+`tgi config show` tells which won. An empty variable counts as unset. Booleans are flags without a value (`--no-...`
+takes one back); their variables are `true`, `false`, `1`, `0`, `yes` or `no`. Underscores are accepted where flags have
+hyphens.
 """
 LAST = (NO_EFFECT, NOT_YET)
 
@@ -26,7 +29,9 @@ def page() -> str:
             blocks.setdefault(option.title, []).append(_row(option))
     titles = sorted(blocks, key=lambda title: LAST.index(title) if title in LAST else -1)
     head = "| flag | variable | default | meaning |\n|---|---|---|---|"
-    return "\n".join([HEAD, *("\n".join([f"## {title}", "", head, *blocks[title], ""]) for title in titles)])
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    end = f"## Exit codes\n\n| code | meaning |\n|---|---|\n{codes}\n"
+    return "\n".join([HEAD, *("\n".join([f"## {title}", "", head, *blocks[title], ""]) for title in titles), end])
 
 
 def _row(option: Setting) -> str:

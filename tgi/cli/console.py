@@ -136,6 +136,8 @@ def _explain_usage(error: click.UsageError) -> Explanation:
         variable = error.param.envvar
         if context and context.get_parameter_source(error.param.name or "") is ParameterSource.ENVIRONMENT:
             hint = f"`{variable}` is set in the environment: change it, or give `{name}` on the command line"
+        elif context and context.get_parameter_source(error.param.name or "") is ParameterSource.DEFAULT_MAP:
+            hint = f"`{name.lstrip('-')}` is set in tgi.toml: change it there, or give `{name}` on the command line"
     return Explanation(message, hint, 2)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from tgi import __version__
 from tgi.cli.console import UsageFault, nearest, report
@@ -43,6 +44,10 @@ COMMANDS = {
     "sagemaker": Entry("serve a model as SageMaker asks for it", SERVE, "tgi.cli.sagemaker:sagemaker", hidden=True),
     "print-schema": Entry("print the HTTP interface as OpenAPI", HELP, "tgi.cli.print_schema:print_schema"),
     "plan": Entry("show what a model would take of the memory", MODELS, "tgi.cli.plan:plan"),
+    "doctor": Entry("check what could keep this machine from serving", HELP, "tgi.cli.doctor:doctor"),
+    "config": Entry("show every setting and where it comes from", HELP, "tgi.cli.config_show:config"),
+    "completion": Entry("print the completion script of a shell", HELP, "tgi.cli.completion:completion"),
+    "man": Entry("print or write the manual pages", HELP, "tgi.cli.manual:man"),
     "env": Entry("show versions, machine and GPU driver, for bug reports", HELP, "tgi.cli.env:env"),
 }
 SERVER_COMMANDS = {
@@ -52,13 +57,16 @@ SERVER_COMMANDS = {
 NOT_YET = {
     "quantize": "serve a model that is quantized already: `tgi serve --model-id FILE.gguf`",
 }
+MORE = "Docs: `tgi COMMAND --help`, `tgi man COMMAND`, and /docs of a running server."
 EXAMPLES = ("tgi serve --port 8080", "tgi serve --model-id ./model.gguf")
 
 
 class LazyGroup(click.Group):
     """A group that knows its commands by a table and imports one when it is called."""
 
-    def __init__(self, name: str, entries: dict[str, Entry], *, help: str, examples: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, entries: dict[str, Entry], *, help: str, examples: Sequence[str], more: str = ""
+    ) -> None:
         settings = {
             "help_option_names": ["-h", "--help"],
             "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -70,6 +78,7 @@ class LazyGroup(click.Group):
         )  # fmt: skip
         self.entries = entries
         self.examples = examples
+        self.more = more
         self.params = [
             click.Option(
                 ["-V", "--version"], is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
@@ -99,6 +108,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command typed. Raises: UsageFault naming the nearest one, TgiError for one that is still to come."""
         name = args[0].replace("_", "-")
+        if ctx.resilient_parsing and name not in self.entries:  # while a shell completes
+            return None, None, []
         if name in NOT_YET:
             raise TgiError(f"`{ctx.command_path} {name}` is not available yet", hint=NOT_YET[name])
         if name not in self.entries:
@@ -114,6 +125,17 @@ class LazyGroup(click.Group):
         with formatter.section("Examples"):
             for example in self.examples:
                 formatter.write(f"  {example}\n")
+        if self.more:
+            formatter.write(f"\n{self.more}\n")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands that begin so, without importing them, then the group's own flags."""
+        named = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in self.entries.items()
+            if name.startswith(incomplete) and not entry.hidden
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by heading."""
@@ -125,8 +147,13 @@ class LazyGroup(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """`tgi`."""
+    _run(tgi_group(), "tgi", arguments)
+
+
+def tgi_group() -> LazyGroup:
+    """The group of all commands."""
     help = "Serve large language models: the successor of Text Generation Inference."
-    _run(LazyGroup("tgi", COMMANDS, help=help, examples=EXAMPLES), "tgi", arguments)
+    return LazyGroup("tgi", COMMANDS, help=help, examples=EXAMPLES, more=MORE)
 
 
 def launcher(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -16,6 +16,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tgi.cli import settings_file
+from tgi.cli.models import complete_model
 from tgi.config import Batching, Config, Flag, Http, Limits, Model, Telemetry, flags
 from tgi.errors import ConfigError
 
@@ -49,6 +51,7 @@ class Setting(click.Option):
             help=details.help,
             metavar=None if is_flag else _metavar(annotation, details, kind),
             hidden=details.hidden,
+            shell_complete=complete_model if field.name == "model_id" else None,
         )
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
@@ -104,7 +107,12 @@ class SettingsCommand(click.Command):
         self.params.append(debug_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; an error then knows the command it belongs to, which click's parser forgets."""
+        """As click does, after `tgi.toml`; an error then knows its command, which click's parser forgets."""
+        own = {parameter.name for parameter in self.params if isinstance(parameter, Setting)}
+        if own and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+            known = {option.name or "": option for option in all_options() if not isinstance(option, Alias)}
+            values, ctx.meta[settings_file.SOURCES] = settings_file.load(known, settings_file.places())
+            ctx.default_map = {name: value for name, value in values.items() if name in own}
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -202,7 +210,7 @@ def read_config(ctx: click.Context, **overrides: Any) -> tuple[Config, list[str]
     Returns: the settings, and warnings about flags that were given but change nothing.
     Raises:  ConfigError where values contradict each other, or ask for what does not exist.
     """
-    _merge_aliases(ctx)
+    merge_aliases(ctx)
     warnings = [
         f"`{_longest(option)}` changes nothing: {option.details.note}"
         for option in _settings(ctx)
@@ -223,7 +231,8 @@ def read_config(ctx: click.Context, **overrides: Any) -> tuple[Config, list[str]
         raise _blame_environment(ctx, error) from error
 
 
-def _merge_aliases(ctx: click.Context) -> None:
+def merge_aliases(ctx: click.Context) -> None:
+    """Give the value of an alias to its setting. Raises: ConfigError where both are given."""
     by_name = {option.name: option for option in _settings(ctx)}
     for alias in [option for option in by_name.values() if isinstance(option, Alias)]:
         if _given(ctx, alias):
@@ -259,7 +268,7 @@ def _source(ctx: click.Context, option: Setting) -> ParameterSource:
 
 
 def _given(ctx: click.Context, option: Setting) -> bool:
-    return _source(ctx, option) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return _source(ctx, option) not in (ParameterSource.DEFAULT, ParameterSource.PROMPT)
 
 
 def _longest(option: Setting) -> str:
