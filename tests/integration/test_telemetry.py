@@ -195,6 +195,10 @@ def test_lines_parse_carry_the_requests_name_and_tell_no_secret(server: JsonServ
     traced = {one.attributes["request_id"]: one for one in spans if "request_id" in one.attributes}
     assert {"generate", "generate_stream", "chat_completions"} <= {one.span.name for one in traced.values()}
     assert traced[names[0]].span.trace_id.hex() == successes[names[0]]["trace_id"]
+    batches = {one.span.span_id for one in spans if one.span.name == "batch" and not one.span.parent_span_id}
+    assert batches
+    assert all({link.span_id for link in one.span.links} <= batches for one in spans if one.span.name == "infer")
+    assert all(len(one.span.links) == 1 for one in spans if one.span.name == "infer")
     places = {"stdout": server.out.read_text(), "stderr": server.err.read_text(), "answers": told,
               "commands": commands, "traces": str(server.collector.raw)}  # fmt: skip
     assert not [(place, secret) for place, text in places.items() for secret in SECRETS.values() if secret in text]

@@ -137,10 +137,20 @@ def test_a_crash_fails_what_the_engine_was_amid_and_what_goes_on_is_counted() ->
 
 def test_only_logits_that_are_no_numbers_count_as_such() -> None:
     series = metrics()
-    series.refuse(1, "out of memory")
+    series.refuse(1, "out of memory", ("decode",))
     assert value(series, "tgi_nonfinite_logits") == 0
-    series.refuse(2, NOT_NUMBERS)
+    series.refuse(2, NOT_NUMBERS, ("decode",))
     assert value(series, "tgi_nonfinite_logits") == 2
+
+
+def test_a_step_without_memory_is_a_failed_step() -> None:
+    series = metrics()
+    series.refuse(3, "out of memory", ("prefill", "decode"))
+    series.refuse(1, NOT_NUMBERS, ("decode",))  # the step itself went well
+    for method in ("prefill", "decode"):
+        assert value(series, f'tgi_batch_inference_failure{{method="{method}"}}') == 1
+        assert value(series, f'tgi_batch_inference_count{{method="{method}"}}') == 1
+        assert value(series, f'tgi_batch_inference_success{{method="{method}"}}') == 0
 
 
 @pytest.mark.parametrize(("status", "reason"), [(429, "overloaded"), (422, "invalid"), (401, "unauthorized")])

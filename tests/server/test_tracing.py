@@ -13,9 +13,11 @@ import pytest
 
 from tests.collector import Collector, over_grpc, over_http
 from tests.server.serving import answering, serve
+from tests.server.test_metrics import stats
 from tgi.config import Telemetry
 from tgi.errors import ConfigError
 from tgi.server import tracing
+from tgi.server.observer import Observer
 from tgi.server.tracing import Tracing, make_exporter, start
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -61,6 +63,21 @@ async def test_the_spans_of_a_request_arrive(collecting: Collecting) -> None:
         assert spans["infer"].attributes["generated_tokens"] == len("ANSWERWORD") + 1
         for word in (b"PROMPTWORD", b"ANSWERWORD", b"STOPWORD"):
             assert not any(word in raw for raw in collector.raw)
+
+
+async def test_what_a_sequence_runs_in_is_a_root_that_its_span_links_to() -> None:
+    with over_http() as collector, tracing_to(collector.url) as traces:
+        async with serve(answering("a"), tracing=traces) as server:
+            # The engine behind this server is no real one: what it would tell of its first step, far in the future.
+            traces.batches(Observer()).step(stats(running=1, started_ids=(1,), forward_s=-1e6), -1e6)
+            await server.post("/generate", BODY, traceparent=TRACEPARENT)
+        traces.close()
+        spans = collector.wait(5)
+        batch, infer = spans["batch"], spans["infer"]
+        assert (batch.span.parent_span_id, batch.attributes["batch_size"]) == (b"", 1)
+        assert batch.span.trace_id != infer.span.trace_id
+        assert [link.span_id for link in infer.span.links] == [batch.span.span_id]
+        assert not spans["queued"].span.links
 
 
 @pytest.mark.parametrize(
@@ -148,6 +165,31 @@ async def test_a_collector_that_hangs_costs_no_request_and_no_end(path: str, mon
             for _ in range(100):  # a single export that was waited for would take longer than the test may
                 assert (await server.post("/generate", BODY)).status == 200
     listener.close()
+
+
+async def test_spans_that_no_collector_takes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "FLUSH_S", 0.1)
+    monkeypatch.setattr(tracing, "EXPORT_INTERVAL_S", 1000.0)
+    monkeypatch.setattr(tracing, "WAITING_SPANS", 6)
+    monkeypatch.setattr(tracing, "SPANS_AT_ONCE", 6)
+    listener = silent()
+    with tracing_to(f"http://127.0.0.1:{listener.getsockname()[1]}") as traces:
+        async with serve(answering("a"), tracing=traces) as server:
+            for _ in range(5):
+                await server.post("/generate", BODY)
+            lost = (await server.get("/metrics")).body.decode()
+    listener.close()
+    # 20 spans ended: six wait, and up to six are on their way to the collector that never answers.
+    dropped = next(line for line in lost.splitlines() if line.startswith("tgi_trace_spans_dropped "))
+    assert 8 <= int(dropped.split()[1]) <= 14
+
+
+async def test_spans_that_a_collector_refuses_are_counted() -> None:
+    with tracing_to("http://127.0.0.1:1/v1/traces") as traces:  # nobody listens there
+        async with serve(tracing=traces) as server:
+            await server.post("/tokenize", {"inputs": "x"})
+        traces.close()
+        assert traces.dropped == 1
 
 
 def test_off_nothing_of_opentelemetry_is_loaded() -> None:

@@ -105,6 +105,7 @@ def make_app(services: Services) -> web.Application:
     around: list[Any] = [middleware.name_request, middleware.answer_preflight, middleware.answer_errors]
     if services.tracing is not None:
         around.insert(1, services.tracing.handle)
+        services.supervisor.observer = services.tracing.batches(services.supervisor.observer)
     if http.api_key:
         around.append(middleware.authorize(http.api_key, open_handlers))
     around.append(middleware.refuse_while_draining({handler for _, handler in OPEN_ROUTES}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -76,7 +76,12 @@ class Journal:
     @property
     def running(self) -> tuple[str, ...]:
         """What the engine is amid: "prefill" of sequences without a token, "decode" of others, both or nothing."""
-        begun = [bool(sequence.output_ids) for sequence in self._sequences.values() if sequence.begun]
+        return self.methods(request_id for request_id, sequence in self._sequences.items() if sequence.begun)
+
+    def methods(self, request_ids: Iterable[int]) -> tuple[str, ...]:
+        """What a step with these sequences is: "prefill" of those without a token, "decode" of others."""
+        known = [sequence for request_id in request_ids if (sequence := self.get(request_id)) is not None]
+        begun = [bool(sequence.output_ids) for sequence in known]
         return ("prefill",) * (not all(begun)) + ("decode",) * any(begun)
 
     def add(self, request: EngineRequest) -> None:

@@ -25,6 +25,7 @@ CONCAT_REASONS = ("chunking", "wait_exceeded", "backpressure")
 RESTARTS = ("signal", "exit", "exception", "silence", "loading")
 REJECTIONS = {400: "invalid", 401: "unauthorized", 408: "slow_body", 413: "too_large", 415: "invalid", 422: "invalid",
               429: "overloaded", 503: "unavailable"}  # fmt: skip
+OUT_OF_MEMORY = "out of memory"  # the engine's word for a step that failed, with all its sequences
 MOST_SKIPPED = 8
 LAG_INTERVAL_S = 0.25
 
@@ -178,6 +179,9 @@ class Metrics(Observer):
         )
         self.journal_bytes = new.gauge("tgi_journal_bytes", "token ids kept to rebuild live sequences", "bytes")
         self.open_connections = new.gauge("tgi_open_connections", "HTTP connections", "connections")
+        self.spans_dropped = new.counter(
+            "tgi_trace_spans_dropped", "spans that no collector took: it was slow, or gone", "spans"
+        )
         self.loop_lag = new.histogram(
             "tgi_event_loop_lag", "how late the event loop ran what was due", LAG_S, "s"
         )  # fmt: skip
@@ -224,23 +228,28 @@ class Metrics(Observer):
     def die(self, waiting: int, methods: Sequence[str]) -> None:
         """The engine is gone, amid `methods` if it ran anything; `waiting` sequences wait for its successor."""
         self._levels(waiting, 0, self._ready.num_blocks)
-        for method in methods:
-            self.inference_count.labels(method).inc()
-            self.inference_failure.labels(method).inc()
+        self._step_failed(methods)
 
     def restart(self, reason: str) -> None:
         """An engine is started because the last one ended for this reason."""
         self.restarts.labels(reason).inc()
 
-    def refuse(self, count: int, reason: str) -> None:
-        """The engine failed this many sequences, and goes on."""
+    def refuse(self, count: int, reason: str, methods: Sequence[str]) -> None:
+        """The engine failed this many sequences, amid `methods`, and goes on."""
         if reason == NOT_NUMBERS:
             self.nonfinite_logits.inc(count)
+        elif reason == OUT_OF_MEMORY:
+            self._step_failed(methods)
 
     def resume(self, gap_s: float) -> None:
         """A sequence got its first token from another engine than the one that died `gap_s` before."""
         self.resumed.inc()
         self.resume_gap.observe(gap_s)
+
+    def _step_failed(self, methods: Sequence[str]) -> None:
+        for method in methods:
+            self.inference_count.labels(method).inc()
+            self.inference_failure.labels(method).inc()
 
     def _levels(self, waiting: int, running: int, free_blocks: int) -> None:
         self.queue_size.set(waiting)

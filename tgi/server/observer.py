@@ -16,8 +16,8 @@ class Observer:
     def idle(self, free_blocks: int) -> None:
         """Aborts left the engine with nothing to do, or it has just begun."""
 
-    def refuse(self, count: int, reason: str) -> None:
-        """The engine failed this many sequences, and goes on."""
+    def refuse(self, count: int, reason: str, methods: Sequence[str]) -> None:
+        """The engine failed this many sequences, amid `methods`, and goes on."""
 
     def die(self, waiting: int, methods: Sequence[str]) -> None:
         """The engine is gone, amid `methods` if it ran anything; `waiting` sequences wait for its successor."""

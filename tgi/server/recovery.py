@@ -239,7 +239,7 @@ class EngineSupervisor:
 
     def refused(self, ids: tuple[int, ...], reason: str) -> None:
         """These requests failed; the engine goes on."""
-        self.observer.refuse(len(ids), reason)
+        self.observer.refuse(len(ids), reason, self._journal.methods(ids))
         for request_id in ids:
             sequence = self._journal.get(request_id)
             if sequence is not None:

@@ -22,12 +22,17 @@ from aiohttp.typedefs import Handler
 from tgi import __version__, log
 from tgi.config import Telemetry
 from tgi.errors import ConfigError
+from tgi.server.batch_spans import BatchSpans
+from tgi.server.observer import Observer
 from tgi.server.timing import Timings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.trace import Span, SpanContext
 
 EXPORT_TIMEOUT_S = 5
 EXPORT_INTERVAL_S = 1.0
@@ -73,8 +78,10 @@ class RequestSpan:
             ("queued", timings.queued, timings.scheduled, {}),
             ("infer", timings.scheduled, timings.done, {"generated_tokens": generated}),
         )
+        batch = self._tracing.batch_of(timings.scheduled)
         for name, begin, end, attributes in phases:
-            self._tracing.phase(self._span, name, begin, end, attributes)
+            linked = batch if name == "infer" else None
+            self._tracing.phase(self._span, name, begin, end, attributes, linked)
 
     def failed(self, kind: str) -> None:
         """The request failed; `kind` is the type of its error, never its words, which may be the client's."""
@@ -126,15 +133,36 @@ class Tracing:
         self._trace = trace
         resource = Resource.create({"service.name": service_name, "service.version": __version__})
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+        self._counting = _Counting(make_exporter(endpoint))
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                make_exporter(endpoint),
+                self._counting,  # type: ignore[arg-type]
                 max_queue_size=WAITING_SPANS,
                 max_export_batch_size=SPANS_AT_ONCE,
                 schedule_delay_millis=EXPORT_INTERVAL_S * 1000,
             )
         )
         self._tracer = self._provider.get_tracer("tgi", __version__)
+        self._batches: BatchSpans | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Spans that no collector took: those it refused, and those for which there was no room to wait."""
+        return self._counting.refused + self._counting.crowded_out
+
+    def batches(self, inner: Observer) -> Observer:
+        """What hears of the engine's steps, tells them to `inner`, and makes a span of each batch."""
+        nobody = self._trace.set_span_in_context(self._trace.INVALID_SPAN)
+
+        def begin(moment: float) -> Span:
+            return self._tracer.start_span("batch", context=nobody, start_time=_epoch_ns(moment))
+
+        self._batches = BatchSpans(begin, self._end, inner)
+        return self._batches
+
+    def batch_of(self, scheduled: float) -> SpanContext | None:
+        """The batch in which a sequence joined that left the queue at a moment of `time.monotonic()`."""
+        return self._batches.joined(scheduled) if self._batches is not None else None
 
     @web.middleware
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -158,29 +186,40 @@ class Tracing:
         finally:
             _current.reset(entered)
             log.unbind(bound)
-            span.end()
+            self._end(span)
 
-    def phase(self, parent: Span, name: str, begin: float, end: float, attributes: Mapping[str, int]) -> None:
-        """A complete span inside another; `begin` and `end` are seconds of `time.monotonic()`."""
-        epoch_ns = time.time_ns() - time.monotonic_ns()
+    def phase(
+        self, parent: Span, name: str, begin: float, end: float, attributes: Mapping[str, int],
+        linked: SpanContext | None = None,
+    ) -> None:  # fmt: skip
+        """A complete span inside another, linked to a third; `begin` and `end` are seconds of `time.monotonic()`."""
         inside = self._trace.set_span_in_context(parent)
+        links = [self._trace.Link(linked)] if linked is not None else []
         span = self._tracer.start_span(
-            name, context=inside, start_time=epoch_ns + int(begin * 1e9), attributes=attributes
+            name, context=inside, start_time=_epoch_ns(begin), attributes=attributes, links=links
         )
-        span.end(epoch_ns + int(max(begin, end) * 1e9))
+        self._end(span, _epoch_ns(max(begin, end)))
 
     def mark(self, span: Span, kind: str) -> None:
         """A span of something that failed."""
         span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, kind))
 
+    def _end(self, span: Span, end_ns: int | None = None) -> None:
+        self._counting.ends()
+        span.end(end_ns)
+
     def close(self) -> None:
         """Send what is left, in `FLUSH_S` seconds at most."""
+        if self._batches is not None:
+            self._batches.end()
         # A thread that nobody waits for: a collector that hangs must not keep the process.
         flush = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         flush.start()
         flush.join(FLUSH_S)
         if flush.is_alive():
             logger.warning("the last spans are lost: the collector does not answer")
+            # That thread goes on until the process ends; what it has to say is said, and the log may be closed by then.
+            logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
 
     def _parent(self, header: str) -> Context | None:
         """The caller's place in its trace, from a W3C `traceparent` header; None if that is missing or broken."""
@@ -191,6 +230,47 @@ class Tracing:
             int(found[2], 16), int(found[3], 16), is_remote=True, trace_flags=self._trace.TraceFlags(int(found[4], 16))
         )
         return self._trace.set_span_in_context(self._trace.NonRecordingSpan(context)) if context.is_valid else None
+
+
+class _Counting:
+    """Hands spans to an exporter, and knows how many were lost before it and by it.
+
+    `ends` belongs to the thread that ends spans, `export` to the one that sends them.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._ended = self._taken = 0
+        self.crowded_out = self.refused = 0
+
+    def ends(self) -> None:
+        """A span ends, and will wait; where there is no room, it takes the place of the oldest."""
+        if self._ended - self._taken - self.crowded_out >= WAITING_SPANS:
+            self.crowded_out += 1
+        self._ended += 1
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans."""
+        self._taken += len(spans)
+        result: SpanExportResult | None = None
+        try:
+            result = self._exporter.export(spans)
+            return result
+        finally:
+            self.refused += len(spans) if result is None or result.name != "SUCCESS" else 0
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Whether everything was sent in time."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _epoch_ns(moment: float) -> int:
+    """A moment of `time.monotonic()` in nanoseconds since 1970."""
+    return time.time_ns() - time.monotonic_ns() + int(moment * 1e9)
 
 
 def make_exporter(endpoint: str) -> SpanExporter:

@@ -16,4 +16,6 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     series.queue_tokens.set(journal.waiting_tokens)
     series.journal_bytes.set(journal.num_bytes)
     series.open_connections.set(services.count_connections())
+    if services.tracing is not None:
+        series.spans_dropped.value = services.tracing.dropped
     return web.Response(body=series.render(), headers={"content-type": CONTENT_TYPE})
