@@ -47,6 +47,7 @@ def test_settings_cannot_be_changed_later() -> None:
         {"http": Http(step_timeout=float("nan"))},
         {"model": Model(num_shard=2)},
         {"model": Model(quantize="gptq")},
+        {"model": Model(quantize="int8", dtype="float16")},
     ],
 )
 def test_values_that_cannot_work_are_refused_with_a_hint(sections: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from tgi.errors import ConfigError
 
 DTYPES = ("float16", "bfloat16", "float32")
 QUANTIZE = (
-    "awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin",
+    "int8", "awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin",
     "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "fp8",
 )  # fmt: skip
 
@@ -48,6 +48,14 @@ def flag(default: Any, help: str, **details: Any) -> Any:
 def _later(what: str, instead: str) -> Callable[[Any], str | None]:
     """A refusal of every value but None, False and 0: the feature does not exist yet."""
     return lambda value: f"{what} is not available yet; {instead}" if value else None
+
+
+def _dtype_or_quantize(model: Model) -> None:
+    if model.dtype is not None and model.quantize is not None:
+        raise ConfigError(
+            f"`--dtype {model.dtype}` and `--quantize {model.quantize}` exclude each other",
+            hint="leave one of the two out",
+        )
 
 
 def _is_address(text: str) -> bool:
@@ -80,9 +88,9 @@ class Model:
         "sharding", "leave the flag out"))  # fmt: skip
     num_shard: int | None = flag(None, "number of devices to split the model over", refuse=_one_shard)
     quantize: str | None = flag(
-        None, "quantize weights at load; GGUF files are read as they are, without it",
-        choices=QUANTIZE, refuse=_later(
-            "quantizing at load", "no variant of the package has it; serve a quantized .gguf file instead"
+        None, "quantize float weights at load: int8, faster on a CPU; quantized GGUF files need no such flag",
+        choices=QUANTIZE, refuse=lambda value: None if value in (None, "int8") else (
+            "this format is not available yet; use int8, or serve a quantized .gguf file instead"
         ),
     )  # fmt: skip
     speculate: int | None = flag(None, "draft tokens a step", unit="tokens", refuse=_later(
@@ -246,6 +254,7 @@ class Config:
         _check_positive(self)
         _check_lengths(self)
         _check_paths(self.http)
+        _dtype_or_quantize(self.model)
         if self.telemetry.json_output and self.telemetry.log_format == "pretty":
             raise ConfigError("`--log-format pretty` and `--json-output` exclude each other",
                               hint="give one of them")  # fmt: skip

@@ -2,7 +2,8 @@
 
 Weights stay where the checkpoint maps them. Three things are copied: vectors (norms and biases, which kernels want in
 float32), weights that `--dtype` asks to hold in another float type, and gpt2's, which are stored transposed. Quantized
-weights are multiplied in integers, unless `--dtype float32` asks for exact arithmetic.
+weights are multiplied in integers, unless `--dtype float32` asks for exact arithmetic. With `--quantize int8` float
+weights of linear maps are converted, and read from the user's cache the next time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from tgi.errors import ModelError
 from tgi.kernels import Matrix, PackedWeight
 from tgi.layers.embedding import Embedding, LMHead
 from tgi.layers.linear import ColumnLinear, RowLinear
+from tgi.quantization import int8
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,10 @@ class _Shelf:
     checkpoint: Checkpoint
     dtype: str | None  # layout that float weights are held in: "F32", "F16", "BF16"; None: as stored
     actual: dict[str, str]  # name without its prefix -> name in the checkpoint
-    matrices: dict[str, Matrix] = field(default_factory=dict)  # by actual name: a tied table is held once
+    int8: int8.Cache | None  # linear maps become 8-bit integers
+    # By actual name, and whether it is a table of vectors, which is never converted: a tied one is held once if it can.
+    matrices: dict[tuple[str, bool], Matrix] = field(default_factory=dict)
+    float_bytes: Counter[str] = field(default_factory=Counter)  # by layout, before any conversion to integers
     read: set[str] = field(default_factory=set)
     vector_bytes: int = 0
 
@@ -50,10 +56,14 @@ class _Shelf:
 class Loader:
     """A place in a checkpoint. Every name is relative to it, and is found with or without the usual outer prefixes."""
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, int8_cache: Path | None = None
+    ) -> None:
+        """`dtype` holds float weights in that type; `int8_cache` converts those of linear maps, and keeps them."""
         names = checkpoint.names()
         layout = next((name for name, kind in FLOATS.items() if kind == dtype), None)
-        self._shelf = _Shelf(checkpoint, layout, {_bare(name): name for name in names})
+        cache = None if int8_cache is None else int8.Cache(int8_cache)
+        self._shelf = _Shelf(checkpoint, layout, {_bare(name): name for name in names}, cache)
         self._prefix = ""
 
     def at(self, prefix: str) -> Loader:
@@ -104,7 +114,7 @@ class Loader:
 
     def embedding(self, name: str, *, rows: int, columns: int) -> Embedding:
         """The table of vectors of `rows` ids."""
-        return Embedding(self._matrix(f"{name}.weight", rows, columns))
+        return Embedding(self._matrix(f"{name}.weight", rows, columns, table=True))
 
     def lm_head(self, name: str, *, embedding: str, tied: bool, rows: int, columns: int) -> LMHead:
         """The map to logits: a matrix of its own, or the embedding's table.
@@ -128,6 +138,17 @@ class Loader:
         for matrix in self._shelf.matrices.values():
             sizes[matrix.layout] += matrix.data.nbytes
         return sizes.most_common(1)[0][0] if sizes else "F32"
+
+    @property
+    def converted(self) -> bool:
+        """Whether a weight asked for so far was converted to integers."""
+        return any(convert for _, convert in self._shelf.matrices)
+
+    @property
+    def float_layout(self) -> str:
+        """The float type that most of the weights' bytes were in before conversion to integers; without, `layout`."""
+        sizes = self._shelf.float_bytes
+        return sizes.most_common(1)[0][0] if self._shelf.int8 is not None and sizes else self.layout
 
     def unread(self) -> list[str]:
         """Tensors of the checkpoint that the model did not ask for, known buffers left out, sorted."""
@@ -154,15 +175,24 @@ class Loader:
                              hint=f"supported: {', '.join(BLOCKS)}", exit_code=18)  # fmt: skip
         return raw
 
-    def _matrix(self, name: str, rows: int, columns: int, transposed: bool = False) -> Matrix:
+    def _matrix(self, name: str, rows: int, columns: int, transposed: bool = False, *, table: bool = False) -> Matrix:
         raw = self._raw(name)
         wanted = (columns, rows) if transposed else (rows, columns)
         if raw.shape != wanted:
             raise self._wrong_shape(raw, wanted)
-        held = self._shelf.matrices.get(raw.name)
+        convert = not table and self._shelf.int8 is not None and raw.layout in FLOATS and columns % int8.GROUP == 0
+        held = self._shelf.matrices.get((raw.name, convert))
         if held is None:
-            held = self._shelf.matrices[raw.name] = self._hold(raw, rows, columns, transposed)
+            held = self._hold(raw, rows, columns, transposed)
+            if convert:
+                held = self._convert(held)
+            self._shelf.matrices[raw.name, convert] = held
         return held
+
+    def _convert(self, matrix: Matrix) -> Matrix:
+        assert self._shelf.int8 is not None
+        data = self._shelf.int8.quantize(matrix.layout, matrix.data, matrix.columns)
+        return replace(matrix, layout=int8.LAYOUT, data=data)
 
     def _hold(self, raw: RawTensor, rows: int, columns: int, transposed: bool) -> Matrix:
         layout = raw.layout
@@ -176,6 +206,8 @@ class Loader:
             stored = torch.from_numpy(np.array(raw.data)).view(FLOATS[raw.layout]).view(raw.shape)
             values = (stored.T if transposed else stored).to(FLOATS[layout]).contiguous()
             data = values.view(torch.uint8).reshape(-1).numpy()
+        if layout in FLOATS:
+            self._shelf.float_bytes[layout] += data.nbytes
         return Matrix(layout, rows, columns, data, integer=self._shelf.dtype != "F32")
 
     def _biases(self, names: Sequence[str], sizes: Sequence[int], bias: bool | None) -> Tensor | None:

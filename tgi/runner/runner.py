@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 
 from tgi import kernels, models
 from tgi.checkpoint import Checkpoint
 from tgi.config import Config
+from tgi.errors import ModelError
 from tgi.guidance.mask import LoadTokenizer, Matchers
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import FLOATS, Loader
@@ -72,12 +75,19 @@ class ModelRunner:
         start = time.perf_counter()
         chosen = kernels.configure(threads=config.batching.threads, native=not config.model.disable_custom_kernels)
         asked = None if config.model.dtype is None else getattr(torch, config.model.dtype)
-        loader = Loader(checkpoint, dtype=asked)
+        convert = config.model.quantize == "int8"
+        loader = Loader(checkpoint, dtype=asked, int8_cache=_int8_cache() if convert else None)
         model = models.load(
             override_rope(checkpoint.config, config.model.rope_scaling, config.model.rope_factor), loader
         )
+        if convert and not loader.converted:
+            raise ModelError(
+                f"`--quantize int8` finds nothing to convert: the weights are stored as {loader.layout}",
+                hint="leave the flag out; float weights are converted where their rows are multiples of 32 long",
+                exit_code=18,
+            )
         # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice.
-        kv_dtype = asked or FLOATS.get(loader.layout, torch.float32)
+        kv_dtype = asked or FLOATS.get(loader.float_layout, torch.float32)
         plan = plan_memory(
             model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=kv_dtype.itemsize
         )  # fmt: skip
@@ -86,7 +96,7 @@ class ModelRunner:
             plan,
             kv_dtype=kv_dtype,
             dtype=str(kv_dtype).removeprefix("torch."),
-            quantize=None if loader.layout in FLOATS else loader.layout.lower(),
+            quantize="int8" if convert else None if loader.layout in FLOATS else loader.layout.lower(),
             kernels=chosen,
             grammars=Matchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
@@ -152,6 +162,10 @@ class ModelRunner:
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
         return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)
+
+
+def _int8_cache() -> Path:
+    return Path(platformdirs.user_cache_dir("tgi")) / "int8"
 
 
 def _slices(plan: StepPlan) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]]:
