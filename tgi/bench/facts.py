@@ -14,6 +14,7 @@ from tgi import __version__
 
 _PACKAGES = ("aiohttp", "msgspec", "numpy", "uvloop")
 _SECRETS = ("--api-key",)
+MASK = "HIDDEN"
 _WEIGHTS = (".safetensors", ".gguf")
 _CHUNK = 1 << 22
 
@@ -41,13 +42,13 @@ def command(words: Sequence[str]) -> str:
     for word in words:
         name, equals, _ = word.partition("=")
         if hide:
-            word, hide = "***", False
+            word, hide = MASK, False
         elif name in _SECRETS and equals:
-            word = f"{name}=***"
+            word = f"{name}={MASK}"
         else:
             hide = word in _SECRETS
         shown.append(word)
-    return shlex.join(shown).replace("'***'", "***")
+    return shlex.join(shown)
 
 
 def model_hash(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,12 @@ class BenchCommand(SettingsCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, without the server's flags."""
         rest: list[str] = []
+        ctx.params["command_line"] = (*ctx.command_path.split(), *args)
         if "--" in args:
             place = args.index("--")
             args, rest = args[:place], args[place + 1 :]
-        left = super().parse_args(ctx, args)
         ctx.params["serve_arguments"] = tuple(rest)
-        return left
+        return super().parse_args(ctx, args)
 
 
 def _run(words: tuple[str, ...], **values: Any) -> int:
@@ -64,7 +63,7 @@ def _run(words: tuple[str, ...], **values: Any) -> int:
         if files:
             other = next(source for source in sources if source not in files)
             raise ConfigError(f"`{files[0]}` is a saved result and `{other}` is not", hint="compare like with like")
-    return measure(_urls(sources, compared, values), values, sys.argv)
+    return measure(_urls(sources, compared, values), values)
 
 
 def _urls(sources: Sequence[str], compared: bool, values: dict[str, Any]) -> tuple[str, ...]:

@@ -42,11 +42,11 @@ class NothingMeasured(TgiError):
     """Not one request succeeded."""
 
 
-def bench(urls: Sequence[str], values: Mapping[str, Any], words: Sequence[str]) -> int:
+def bench(urls: Sequence[str], values: Mapping[str, Any]) -> int:
     """Measure the servers at `urls`, or one of our own. Returns: the exit code. Raises: TgiError."""
     wanted, places = wish(values), destinations(values["output"], values["as_json"])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        run = runner.run(_measure(urls, wanted, values, facts.command(["tgi", *words[1:]])))
+        run = runner.run(_measure(urls, wanted, values, facts.command(values["command_line"])))
     _write(run, places)
     if run.interrupted:
         return INTERRUPTED
