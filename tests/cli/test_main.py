@@ -7,39 +7,11 @@ import sys
 
 import pytest
 
+from tests.cli.help_pages import file_of
 from tgi import __version__
 from tgi.cli import main as cli
 
-HELP = """\
-Usage: tgi [OPTIONS] COMMAND [ARGS]...
-
-  Serve large language models: the successor of Text Generation Inference.
-
-Serve:
-  serve   serve a model over HTTP
-  launch  the same, under the name of TGI's launcher
-
-Use:
-  chat   talk with a model of a running server
-  bench  measure a server, and its distance to the machine's limit
-
-Models:
-  download   fetch a model's files and print where they are
-  watermark  find the watermark of generated text
-
-Help:
-  print-schema  print the HTTP interface as OpenAPI
-  env           show versions, machine and GPU driver, for bug reports
-
-Options:
-  -V, --version  show the version and exit
-  --debug        show tracebacks of errors
-  -h, --help     Show this message and exit.
-
-Examples:
-  tgi serve --port 8080
-  tgi serve --model-id ./model.gguf
-"""
+HELP = file_of("tgi").read_text(encoding="utf-8")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, program: str = "main") -> tuple[int, str, str]:

@@ -19,8 +19,9 @@ from rich.console import Console
 from tgi.cli import startup
 from tgi.cli.startup import Story
 from tgi.config import Config, Http, Model, Telemetry
-from tgi.engine.messages import Choice, EngineReady, MemoryLedger
+from tgi.engine.messages import EngineReady, MemoryLedger
 from tgi.hub.files import ModelFiles
+from tgi.runner.plan import Choice
 
 FILES = ModelFiles("owner/model", "0123456789abcdef", Path("/models/model.gguf"), Path("/models"))
 ENGINE = EngineReady(

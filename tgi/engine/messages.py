@@ -11,7 +11,6 @@ import enum
 import msgspec
 
 from tgi.runner.plan import NOT_NUMBERS as NOT_NUMBERS
-from tgi.runner.plan import Choice as Choice
 from tgi.runner.plan import MemoryLedger as MemoryLedger
 from tgi.sampling import SamplingParams, TopTokens
 
