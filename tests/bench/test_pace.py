@@ -60,8 +60,10 @@ class FakeJobs:
         return Job(number=number, body=b"", prompt_tokens=1, output_tokens=1, turn=turn), f"question {number}"
 
 
-def pace(load: Load, *, sender: FakeSender | None = None, jobs: FakeJobs | None = None,
-         trace: tuple[Arrival, ...] = (), stop_at_s: float | None = None, warmups: int = 0) -> tuple[Trace, ...]:  # fmt: skip
+def pace(
+    load: Load, *, sender: FakeSender | None = None, jobs: FakeJobs | None = None, trace: tuple[Arrival, ...] = (),
+    stop_at_s: float | None = None, warmups: int = 0,
+) -> tuple[Trace, ...]:  # fmt: skip
     async def work() -> tuple[Trace, ...]:
         control = Control()
         pacer = Pacer(

@@ -134,8 +134,7 @@ async def test_rounds_follow_one_another_without_the_pauses_between_them() -> No
     run = await bench(FakeServer(), FakeServer(), setting=replace(SETTING, loads=(CLOSED,), rounds=3, warmups=0))
     ends = run.steps[0].round_ends_s
     starts = sorted(trace.sent_s for trace in run.steps[0].traces)
-    assert starts[2] - ends[0] < 0.1
-    assert starts[2] >= ends[0]
+    assert starts[1] <= ends[0] <= starts[2] <= ends[1]
 
 
 async def test_a_sweep_goes_on_until_it_is_saturated() -> None:

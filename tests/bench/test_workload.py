@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_a_poisson_loop_has_exponential_gaps_that_the_seed_decides() -> None:
     found = moments(load, 1)
     assert found == moments(load, 1)
     assert found != moments(load, 2)
-    gaps = [later - earlier for earlier, later in zip(found, found[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
     mean = sum(gaps) / len(gaps)
     deviation = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / len(gaps))
     assert mean == pytest.approx(1 / 50, rel=0.05)
