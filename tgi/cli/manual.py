@@ -32,7 +32,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 def page(name: str, command: click.Command) -> str:
     """The page of one command, in roff."""
-    context = click.Context(command, info_name=name.replace("-", " "), resilient_parsing=True)
+    context = click.Context(command, info_name=name, **command.context_settings)
     summary, _, rest = (command.help or "").partition("\n")
     lines = [
         f'.TH "{name.upper()}" "1" "" "tgi {__version__}" "tgi"',
@@ -66,7 +66,7 @@ def page(name: str, command: click.Command) -> str:
 def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     yield name, command
     if isinstance(command, click.Group):
-        context = click.Context(command, info_name=name, resilient_parsing=True)
+        context = click.Context(command, info_name=name, **command.context_settings)
         for child in command.list_commands(context):
             below = command.get_command(context, child)
             if below is not None:
