@@ -1,23 +1,24 @@
-"""Writes docs/compatibility.md from tests/compatibility.py: `python -m docs.compatibility`. A test compares."""
+"""Writes docs/compatibility.md from what it sees: `python -m docs.compatibility`. A test compares."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests import compatibility
+from tests.compatibility import CHAT, COMPLETIONS, FLAGS, PARAMETERS, ROUTES, Flag
+from tests.observed import all_fields, default, flag_state
 from tgi.cli.options import Setting, all_options
 
 PAGE = Path(__file__).with_name("compatibility.md")
 HEAD = """# What of TGI works here
 
-Written by `python -m docs.compatibility` from `tests/compatibility.py`, whose every field is sent to a server by
-`tests/test_compatibility.py`; change those, not this page.
+Written by `python -m docs.compatibility`, which sends every field of `tests/compatibility.py` to a server, and parses
+every flag, to see what becomes of it (`tests/observed.py`). A test does the same, and compares.
 
-- same: as TGI
-- superset: TGI's meaning, and more
-- fixed: a defect of TGI's that is not copied
-- accepted: changes nothing, and says so
-- refused: an error that names it
+- honoured: the answer, or what the engine is asked to do, changes when the field is sent; a flag changes the settings
+- ignored: nothing changes; a flag that is ignored says so when it is given
+- refused: an error that names the field or the flag
 
 ## Two dialects of a chat stream
 
@@ -30,37 +31,38 @@ they are nine random letters and digits.
 """
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [
-        HEAD,
-        _table("Routes", "route", [(f"{m} {path}", state, note) for m, path, state, note in compatibility.ROUTES]),
-    ]
-    for title, fields in (
-        ("Parameters of TGI's own routes", compatibility.PARAMETERS),
-        ("Fields of /v1/chat/completions", compatibility.CHAT),
-        ("Fields of /v1/completions", compatibility.COMPLETIONS),
+async def page() -> str:
+    """The whole page; it takes a server and some seconds."""
+    parts = [HEAD, _table("Routes", ("route", "note"), [(f"`{m} {path}`", note) for m, path, note in ROUTES])]
+    for title, path, fields in (
+        ("Parameters of TGI's own routes", "/generate", PARAMETERS),
+        ("Fields of /v1/chat/completions", "/v1/chat/completions", CHAT),
+        ("Fields of /v1/completions", "/v1/completions", COMPLETIONS),
     ):
-        parts.append(_table(title, "field", [(field.name, field.state, field.note) for field in fields]))
-    parts.append(_table("Flags of the launcher", "flag", [flag(name) for name in compatibility.FLAGS]))
+        states = await all_fields(path, fields)
+        rows = [(f"`{one.name}`", state, one.note) for one, state in zip(fields, states, strict=True)]
+        parts.append(_table(title, ("field", "state", "note"), rows))
+    parts.append(_table("Flags of the launcher", ("flag", "variable", "default", "state", "note"), map(_flag, FLAGS)))
     return "\n".join(parts)
 
 
-def flag(name: str) -> tuple[str, str, str]:
-    """A flag's row, told by the command line itself. Raises: StopIteration when it does not exist."""
-    option = next(one for one in all_options() if f"--{name}" in one.opts)
-    assert isinstance(option, Setting)
-    if option.details.refuse:
-        return f"--{name}", "refused", "values that need what does not exist yet"
-    if option.details.note:
-        return f"--{name}", "accepted", option.details.note
-    return f"--{name}", "same", ""
+def _flag(flag: Flag) -> tuple[str, ...]:
+    state, refused = flag_state(flag)
+    own = default(flag)
+    notes = [f"default of TGI: `{flag.default}`; {flag.why}"] if own != flag.default else [flag.why] if flag.why else []
+    option = next(one for one in all_options() if f"--{flag.name}" in one.opts)
+    if isinstance(option, Setting) and option.details.note:
+        notes.append(option.details.note)
+    if refused and len(flag.values) > 1:
+        notes.append("refused: " + ", ".join(f"`{value}`" for value in refused))
+    shown = "" if own is None else "off" if own is False else f"`{own}`"
+    return f"`--{flag.name}`", f"`{flag.variable}`", shown, state, "; ".join(notes)
 
 
-def _table(title: str, kind: str, rows: list[tuple[str, str, str]]) -> str:
-    lines = [f"| `{name}` | {state} | {note} |" for name, state, note in rows]
-    return "\n".join([f"## {title}", "", f"| {kind} | state | note |", "|---|---|---|", *lines, ""])
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
+    return "\n".join([f"## {title}", "", lines[0], "|---" * len(columns) + "|", *lines[1:], ""])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(asyncio.run(page()), encoding="utf-8")
