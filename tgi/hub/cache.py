@@ -64,6 +64,8 @@ def remove(models: list[CachedModel], cache: Path) -> int:
         others = [one for one in _scan_hub(cache) if one.model_id == model_id and one.revision not in doomed]
         if any(one.revision for one in others):
             scan_cache_dir(cache).delete_revisions(*doomed).execute()
+            for revision in doomed:  # of a damaged repository, which the library does not know
+                shutil.rmtree(folder / "snapshots" / revision, ignore_errors=True)
         else:
             shutil.rmtree(folder)
             shutil.rmtree(cache / ".locks" / folder.name, ignore_errors=True)
@@ -119,10 +121,21 @@ def _scan_hub(cache: Path) -> Iterator[CachedModel]:
                               revision.size_on_disk, len(revision.files), used, folder, _state(folder))  # fmt: skip
     for model_id in cached_ids(cache):  # the library leaves out what is damaged, or has only begun
         if model_id not in listed:
-            folder = _storage(cache, model_id)
-            yield CachedModel(
-                model_id, HUB, None, (), _disk_size(folder), 0, folder.stat().st_atime, folder, "incomplete"
-            )
+            yield from _damaged(model_id, _storage(cache, model_id))
+
+
+def _damaged(model_id: str, folder: Path) -> Iterator[CachedModel]:
+    """The revisions of a repository that lacks files, or the repository as such where it has none yet."""
+    refs = {path: path.read_text().strip() for path in (folder / "refs").rglob("*") if path.is_file()}
+    for snapshot in sorted((folder / "snapshots").glob("*")):
+        files = [path for path in snapshot.rglob("*") if path.is_file()]
+        named = sorted(
+            p.relative_to(folder / "refs").as_posix() for p, commit in refs.items() if commit == snapshot.name
+        )
+        yield CachedModel(model_id, HUB, snapshot.name, tuple(named), sum(path.stat().st_size for path in files),
+                          len(files), snapshot.stat().st_atime, snapshot, "incomplete")  # fmt: skip
+    if not any((folder / "snapshots").glob("*")):
+        yield CachedModel(model_id, HUB, None, (), _disk_size(folder), 0, folder.stat().st_atime, folder, "incomplete")
 
 
 def _scan_own(settings: HubSettings) -> Iterator[CachedModel]:
@@ -151,4 +164,6 @@ def _storage(cache: Path, model_id: str) -> Path:
 
 
 def _disk_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    """Bytes of content, without the names of branches."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files if "refs" not in path.relative_to(folder).parts)
