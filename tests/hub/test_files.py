@@ -8,8 +8,17 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from tgi.errors import ModelError
-from tgi.hub.files import find_cached, find_local, find_overridden, split_hub_id
+from tgi.errors import ConfigError, ModelError
+from tgi.hub.files import (
+    base_of,
+    cached_ids,
+    find_cached,
+    find_cached_part,
+    find_local,
+    find_overridden,
+    split_hub_id,
+    split_revision,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -119,3 +128,36 @@ def test_the_override_folder_is_used_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="weights-cache-override") as refusal:
         find_overridden(None, tmp_path / "absent")
     assert refusal.value.exit_code == 12
+
+
+def test_a_revision_after_the_id_is_one_and_in_a_path_is_none(tmp_path: Path) -> None:
+    assert split_revision("owner/name@v1", None) == ("owner/name", "v1")
+    assert split_revision("owner/name@refs/pr/1", None) == ("owner/name", "refs/pr/1")
+    assert split_revision("owner/name@v1", "v1") == ("owner/name", "v1")
+    assert split_revision("owner/name", "v1") == ("owner/name", "v1")
+    (tmp_path / "a@b").mkdir()
+    for path in (str(tmp_path / "a@b"), "./a@b", "~/a@b", "/none/a@b"):
+        assert split_revision(path, None) == (path, None)
+    with pytest.raises(ConfigError, match="two revisions"):
+        split_revision("owner/name@v1", "v2")
+
+
+def test_an_adapter_is_found_with_the_id_of_its_base(tmp_path: Path) -> None:
+    snapshot = cached_snapshot(tmp_path, "owner/adapter", ("adapter_model.safetensors",))
+    assert find_cached_part("owner/adapter", None, tmp_path) is None
+    (snapshot / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    assert base_of(snapshot) == "owner/base"
+    assert find_cached("owner/adapter", None, tmp_path) is None
+    found = find_cached_part("owner/adapter", None, tmp_path)
+    assert found is not None
+    assert found.folder == snapshot
+    (snapshot / "adapter_config.json").write_text("{")
+    assert base_of(snapshot) is None
+
+
+def test_the_models_of_the_cache_are_known_by_their_ids(tmp_path: Path) -> None:
+    cached_snapshot(tmp_path, "owner/name")
+    cached_snapshot(tmp_path, "gpt2")
+    (tmp_path / "datasets--x--y").mkdir()
+    assert cached_ids(tmp_path) == ["gpt2", "owner/name"]
+    assert cached_ids(tmp_path / "none") == []
