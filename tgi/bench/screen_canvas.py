@@ -72,7 +72,7 @@ def changes(before: list[str], rows: list[str]) -> str:
     """What to write on a terminal that shows `before`, so that it shows `rows`; of another height: all of it."""
     fresh = len(before) != len(rows)
     moves = [
-        f"\x1b[{number};1H{row}\x1b[K"
+        f"\x1b[{number};1H{row}"
         for number, row in enumerate(rows, 1)
         if fresh or row != before[number - 1]
     ]  # fmt: skip
