@@ -63,7 +63,7 @@ def layer(ops: ModuleType, path: str) -> Layer:
 
 def test_a_replay_gives_what_the_computation_gives(layer: Layer) -> None:
     given = inputs(0)
-    recorder = kernels.record()
+    recorder = kernels.record([*given, layer.starts])
     assert recorder is not None
     with recorder as recording:
         result = layer(*given)
@@ -82,7 +82,7 @@ def test_a_replay_gives_what_the_computation_gives(layer: Layer) -> None:
 
 def test_a_replay_refuses_what_does_not_exist(layer: Layer) -> None:
     given = inputs(0)
-    recorder = kernels.record()
+    recorder = kernels.record([*given, layer.starts])
     assert recorder is not None
     with recorder as recording:
         layer(*given)
@@ -97,7 +97,7 @@ def test_a_replay_refuses_what_does_not_exist(layer: Layer) -> None:
 
 def test_values_that_torch_computes_make_a_recording_incomplete(layer: Layer) -> None:
     x = torch.randn(2, HIDDEN)
-    recorder = kernels.record()
+    recorder = kernels.record([x])
     assert recorder is not None
     with recorder as recording:
         kernels.matmul(x + 1.0, layer.out)
@@ -106,7 +106,7 @@ def test_values_that_torch_computes_make_a_recording_incomplete(layer: Layer) ->
 
 def test_calls_are_kept_inside_only(layer: Layer) -> None:
     x = torch.randn(2, HIDDEN)
-    recorder = kernels.record()
+    recorder = kernels.record([x])
     assert recorder is not None
     with recorder as recording:
         kernels.matmul(x, layer.out)
@@ -119,7 +119,7 @@ def test_calls_are_kept_inside_only(layer: Layer) -> None:
 
 def test_nothing_is_recorded_where_torch_computes() -> None:
     kernels.configure(native=False)
-    assert kernels.record() is None
+    assert kernels.record([]) is None
     assert kernels.refreshed(lambda: (torch.ones(1),))[0].item() == 1.0
     kernels.configure(threads=1)
 

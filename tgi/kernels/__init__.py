@@ -10,7 +10,7 @@ T tokens; `hd` is the size of a head. A tensor is contiguous unless said otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 from torch import Tensor
@@ -144,12 +144,15 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     return DISPATCH.backend.greedy(logits)
 
 
-def record() -> AbstractContextManager[Recording] | None:
+def record(inputs: Iterable[Tensor]) -> AbstractContextManager[Recording] | None:
     """Keep the kernel calls made inside, to make them again with `Recording.replay`; None where torch computes.
 
-    Weights, caches and input tensors must outlive the recording, and stay where they are; see `tgi.kernels.replay`.
+    `inputs` are the tensors that hold what differs from step to step. They, weights and caches must outlive the
+    recording, and stay where they are; see `tgi.kernels.replay`.
     """
-    return DISPATCH.native.record() if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native else None
+    return (
+        DISPATCH.native.record(inputs) if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native else None
+    )
 
 
 def refreshed(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,18 +122,19 @@ def _heads(name: str, tensor: Tensor) -> None:
 _SIGNATURES = {
     "configure": "ii",
     "pack": "plp",
-    "matmul": "plllplppli",
-    "embedding": "plpp",
-    "norm": "iplllllppfp",
-    "rotary": "plllplllpplli",
-    "write_kv": "pllpllppilllpl",
-    "attention": "pllllllppillpppllflp",
-    "activate": "plliip",
+    "matmul": "vlllplpvli",
+    "embedding": "vlpv",
+    "norm": "ivlllllppfv",
+    "rotary": "vlllvlllvvlli",
+    "write_kv": "vllvllppilllvl",
+    "attention": "vllllllppillvvvllflv",
+    "activate": "vlliiv",
     "greedy": "plllpp",
     "replay": "pl",
 }
 _TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
     "p": ctypes.c_void_p,
+    "v": ctypes.c_void_p,  # of a value that belongs to one step
     "l": ctypes.c_int64,
     "i": ctypes.c_int,
     "f": ctypes.c_float,
@@ -175,15 +176,14 @@ class CpuKernels:
         self._empty = empty
 
     @contextlib.contextmanager
-    def record(self) -> Iterator[Recording]:
+    def record(self, inputs: Iterable[Tensor]) -> Iterator[Recording]:
         """See `tgi.kernels.record`."""
-        recorder = Recorder(self._memory, _SIGNATURES)
+        recorder = Recorder(self._memory, _SIGNATURES, inputs)
         recorder.recording.run = self._replay
         self._recorder = recorder
         self._call_as({name: recorder.wrap(name, call) for name, call in self._replayed.items()}, recorder.empty)
         try:
-            with recorder.watching():
-                yield recorder.recording
+            yield recorder.recording
         finally:
             self._recorder = None
             self._call_as(self._replayed, torch.empty)

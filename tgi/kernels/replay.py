@@ -11,11 +11,10 @@ that is not kept by the caller until after the next replay of any recording is l
 
 from __future__ import annotations
 
-import contextlib
 import math
 import struct
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate")
 """Functions of the library that can be recorded, in the order of the switch in `native/api.cpp`."""
-
-# What torch may do while a computation is recorded without leaving values that a replay would not renew.
-_HARMLESS = ("aten::empty", "aten::detach", "aten::lift_fresh", "aten::alias", "aten::_unsafe_view")
 
 
 @dataclass(slots=True)
@@ -78,22 +73,35 @@ class Memory:
 
 
 class Recorder:
-    """What the bindings call through while a computation is recorded."""
+    """What the bindings call through while a computation is recorded.
 
-    def __init__(self, memory: Memory, signatures: dict[str, str]) -> None:
+    A value that torch computes between two calls makes the recording incomplete. What torch writes into a result in
+    place cannot be seen, and models do not do that.
+    """
+
+    def __init__(self, memory: Memory, signatures: dict[str, str], inputs: Iterable[Tensor]) -> None:
+        """`signatures`: a letter an argument; "v" is the address of a value that belongs to one step."""
         self.recording = Recording()
+        self._known: list[tuple[int, int]] = []  # where values lie that a replay renews
+        for tensor in inputs:
+            self._know(tensor)
         self._memory = memory
         self._signatures = signatures
 
     def empty(self, *shape: int) -> Tensor:
         """As `torch.empty`, of memory that recordings share."""
-        return self._memory.empty(shape)
+        tensor = self._memory.empty(shape)
+        self._know(tensor)
+        return tensor
 
     def wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
         """`function`, whose calls are kept."""
         number, signature = REPLAYED.index(name), self._signatures[name]
+        values = [index for index, kind in enumerate(signature) if kind == "v"]
 
         def call(*arguments: Any) -> int:
+            for index in values:
+                self._check(arguments[index])
             words = self.recording.words
             words += [number, len(arguments)]
             words += [_word(kind, value) for kind, value in zip(signature, arguments, strict=True)]
@@ -103,27 +111,20 @@ class Recorder:
 
     def refreshed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `compute` returns, in tensors that every replay fills again."""
-        with torch.utils._python_dispatch._disable_current_modes():
-            kept = tuple(value.contiguous().clone() for value in compute())
+        kept = tuple(value.contiguous().clone() for value in compute())
+        for value in kept:
+            self._know(value)
         self.recording.refreshes.append((compute, kept))
         return kept
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Find values that torch computes in between: a replay would not renew them, so the recording is incomplete."""
-        with _Watch(self.recording):
-            yield
+    def _know(self, tensor: Tensor) -> None:
+        start = tensor.data_ptr()
+        self._known.append((start, start + tensor.nbytes))
 
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, recording: Recording) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._recording = recording
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view and func.name().split(".")[0] not in _HARMLESS:
-            self._recording.complete = False
-        return func(*args, **(kwargs or {}))
+    def _check(self, address: int) -> None:
+        """A value that torch computed in between is one that a replay would not renew."""
+        if not any(start <= address < end or address == start for start, end in self._known):
+            self.recording.complete = False
 
 
 def _word(kind: str, value: Any) -> int:

@@ -55,15 +55,15 @@ class GraphRunner:
         return graph.hidden
 
     def _record(self, batch: ForwardBatch, rows: int) -> Tensor:
-        recorder = kernels.record()
-        if recorder is None:
-            self._refused = True
-            return self._model.forward(batch, self._caches)
         inputs = ForwardBatch(**{name: torch.zeros_like(getattr(batch, name)) for name in _NAMES} | {
             "block_tables": torch.zeros(rows, self._max_blocks, dtype=torch.int32),
             "logits_indices": torch.empty(0, dtype=torch.int32),
     })  # fmt: skip
         _fill(inputs, batch)
+        recorder = kernels.record(getattr(inputs, name) for name in _NAMES)
+        if recorder is None:
+            self._refused = True
+            return self._model.forward(batch, self._caches)
         with recorder as recording:
             hidden = self._model.forward(inputs, self._caches)
         self._refused = not recording.complete

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,7 +181,11 @@ def _slices(plan: StepPlan) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np
 def _pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor whose memory the operating system hands out, zeroed, page by page as it is first written."""
     size = int(np.prod(shape)) * dtype.itemsize
-    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
+    pages = mmap.mmap(-1, size)
+    # The first token of a request would wait for the system to find, and to clear, a huge page in every layer.
+    with contextlib.suppress(OSError):  # a system without huge pages knows no such advice
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _forward_batch(plan: StepPlan) -> ForwardBatch:
