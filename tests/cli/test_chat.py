@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -154,6 +156,45 @@ def test_interrupts_take_back_a_line_and_leave_at_an_empty_prompt(tmp_path: Path
         terminal.press("\x03")
         assert terminal.wait() == 0
         assert terminal.restored()
+
+
+@pytest.mark.parametrize("moment", ["prompt", "answer"])
+def test_a_signal_leaves_the_terminal_as_it_was(moment: str, tmp_path: Path) -> None:
+    with (
+        FakeChatServer(["part", HANG]) as fake,
+        Terminal(tgi("chat", "--url", fake.url), environment=environment(tmp_path)) as terminal,
+    ):
+        terminal.until(">>>")
+        if moment == "answer":
+            terminal.press("hello\r")
+            terminal.until("part")
+        os.kill(terminal.process.pid, signal.SIGTERM)
+        assert terminal.wait() == 128 + signal.SIGTERM
+        assert terminal.restored()
+    assert (tmp_path / "tgi" / "chat_history").exists()
+
+
+def test_an_interrupt_in_a_pipe_keeps_what_came(tmp_path: Path) -> None:
+    with FakeChatServer(["part", HANG]) as fake:
+        process = subprocess.Popen(
+            tgi("chat", "hi", "--url", fake.url),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"part"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err.strip(), process.returncode) == (b"\n", b"error: interrupted", 130)
+
+
+def test_without_a_server_a_conversation_does_not_begin(tmp_path: Path) -> None:
+    with Terminal(tgi("chat", "--url", "127.0.0.1:1", "--model", "m"), environment=environment(tmp_path)) as terminal:
+        assert terminal.wait() == 1
+    assert "error: no server answers at `http://127.0.0.1:1`" in terminal.text()
+    assert "`tgi serve --port 1`" in terminal.text()
+    assert ">>>" not in terminal.text()
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])

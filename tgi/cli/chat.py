@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,6 +66,8 @@ def _run(
     from tgi.chat.conversation import Conversation  # noqa: PLC0415
     from tgi.chat.session import Chat  # noqa: PLC0415
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     server = ChatServer(server_url(url), _api_key(given["api_key"], given["api_key_file"]))
     parameters = {name: given[name] for name in _SAMPLING if given[name] not in (None, ())}
     conversing = not question and sys.stdin is not None and sys.stdin.isatty()
@@ -156,6 +160,11 @@ def _piped(question: str) -> str:
     if not text:
         raise ConfigError("there is no question", hint='pipe one in, or give it: `tgi chat "What is a token?"`')
     return text
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Leave as after `/exit`, so that the terminal is put back and the history kept."""
+    raise SystemExit(128 + number)
 
 
 def _footer(answer: Answer) -> None:
