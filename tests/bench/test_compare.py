@@ -128,3 +128,13 @@ def test_steps_without_successful_requests_have_no_ratio() -> None:
     assert ratios_of(step(1.0), failed, 0) == []
     assert verdict([]).startswith("no verdict")
     assert len(pair_steps([failed], [failed])) == 1
+
+
+def test_few_rounds_are_not_resampled_and_few_units_widen_the_interval() -> None:
+    three, twelve = (
+        next(ratio for ratio in ratios_of(step(1.0, rounds=n), step(1.0, seed=1, rounds=n), 0) if ratio.metric == RATE)
+        for n in (3, 12)
+    )
+    assert three.high - three.low > twelve.high - twelve.low
+    whole = step(1.0, rounds=3)
+    assert ratios_of(whole, whole, 0) == ratios_of(replace(whole, round_ends_s=()), replace(whole, round_ends_s=()), 0)

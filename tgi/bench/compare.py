@@ -2,7 +2,9 @@
 
 Requests are the unit of resampling, not tokens: the gaps of one stream are not independent. Where both were measured in
 alternating rounds, rounds are resampled first, in pairs, so that what disturbed the machine for a while counts for
-both. Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
+both. Percentile intervals of few units are too narrow, so they are expanded as Student's t is wider than the normal
+distribution. Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13; Hesterberg,
+What Teachers Should Know About the Bootstrap (2015), section 3.2.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,7 @@ from tgi.errors import ConfigError
 RESAMPLES = 2000
 WINDOWS = 10  # parts that a step without rounds is cut into, for its throughput
 CONFIDENCE = 0.95
+LEAST_ROUNDS = 4  # that rounds are resampled from; fewer tell too little of how they differ
 RATE, TTFT, TPOT, E2E = "output_token_rate", "ttft_ms", "tpot_ms", "e2e_ms"
 NAMES = {RATE: "output tokens/s", TTFT: "time to first token", TPOT: "time per token", E2E: "whole answer"}
 
@@ -107,12 +111,13 @@ def _rate_ratio(a: Step, b: Step, chance: np.random.Generator) -> Ratio | None:
     if not len(rounds_a) or not len(rounds_b) or not rounds_a.mean() or not rounds_b.mean():
         return None
     picks_a = chance.integers(len(rounds_a), size=(RESAMPLES, len(rounds_a)))
-    paired = a.round_ends_s and len(a.round_ends_s) == len(b.round_ends_s)
+    paired = _rounds(a) > 0 and _rounds(a) == _rounds(b)
     picks_b = picks_a if paired else chance.integers(len(rounds_b), size=(RESAMPLES, len(rounds_b)))
     means_a, means_b = rounds_a[picks_a].mean(axis=1), rounds_b[picks_b].mean(axis=1)
     return _ratio(
-        a, RATE, "mean", a.summary.output_token_rate, b.summary.output_token_rate, means_a, means_b, more=True
-    )
+        a, RATE, "mean", (a.summary.output_token_rate, b.summary.output_token_rate), (means_a, means_b),
+        units=min(len(rounds_a), len(rounds_b)),
+    )  # fmt: skip
 
 
 def _median_ratio(
@@ -135,34 +140,58 @@ def _median_ratio(
         medians_a[number] = np.median(chance.choice(pool_a, len(pool_a)))
         medians_b[number] = np.median(chance.choice(pool_b, len(pool_b)))
     return _ratio(
-        a, metric, "median", 1e3 * float(np.median(all_a)), 1e3 * float(np.median(all_b)), medians_a, medians_b,
-        more=False,
+        a, metric, "median", (1e3 * float(np.median(all_a)), 1e3 * float(np.median(all_b))), (medians_a, medians_b),
+        units=len(parts_a) if paired else min(len(all_a), len(all_b)),
     )  # fmt: skip
 
 
 def _ratio(
-    step: Step, metric: str, statistic: str, a: float, b: float, resampled_a: Values, resampled_b: Values, *, more: bool
+    step: Step,
+    metric: str,
+    statistic: str,
+    figures: tuple[float, float],
+    resampled: tuple[Values, Values],
+    *,
+    units: int,
 ) -> Ratio:
-    kept = resampled_a > 0
-    quantiles = np.percentile(
-        resampled_b[kept] / resampled_a[kept], (50 * (1 - CONFIDENCE), 100 - 50 * (1 - CONFIDENCE))
-    )
+    a, b = figures
+    kept = resampled[0] > 0
+    tail = 100 * _tail(units)
+    quantiles = np.percentile(resampled[1][kept] / resampled[0][kept], (tail, 100 - tail))
     low, high = float(quantiles[0]), float(quantiles[1])
     better = None
     if low > 1 or high < 1:
-        better = "B" if (low > 1) == more else "A"
+        better = "B" if (low > 1) == (metric == RATE) else "A"
     return Ratio(
         load=step.load.label, metric=metric, statistic=statistic, a=a, b=b, ratio=b / a, low=low, high=high,
         better=better,
     )  # fmt: skip
 
 
+def _tail(units: int) -> float:
+    """The share of resamples beyond each end of an interval from that many units."""
+    normal = NormalDist()
+    z, freedom = normal.inv_cdf((1 + CONFIDENCE) / 2), max(1, units - 1)
+    # Student's quantile by its expansion in 1 / freedom (Abramowitz and Stegun, 26.7.5).
+    student = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return normal.cdf(-student * math.sqrt(units / freedom))
+
+
+def _rounds(step: Step) -> int:
+    """Rounds to resample; 0 where there are too few."""
+    return len(step.round_ends_s) if len(step.round_ends_s) >= LEAST_ROUNDS else 0
+
+
 def _round_rates(step: Step) -> Values:
     """Tokens a second in every round; a step without rounds is cut into windows of equal length."""
     end = max((trace.finished_s for trace in step.traces), default=0.0)
     begin = min((trace.scheduled_s for trace in step.traces), default=0.0)
-    ends = step.round_ends_s or tuple(begin + (end - begin) * (window + 1) / WINDOWS for window in range(WINDOWS))
-    edges = np.array([0.0 if step.round_ends_s else begin, *ends])
+    ends = (
+        step.round_ends_s
+        if _rounds(step)
+        else tuple(begin + (end - begin) * (window + 1) / WINDOWS for window in range(WINDOWS))
+    )
+    edges = np.array([0.0 if _rounds(step) else begin, *ends])
     tokens = np.zeros(len(ends))
     for trace in step.traces:
         if trace.error is None and trace.token_times_s:
@@ -175,8 +204,8 @@ def _round_rates(step: Step) -> Values:
 
 def _values(step: Step, value: Callable[[Trace], float | None]) -> list[Values]:
     """A figure of every successful request, by round."""
-    parts: list[list[float]] = [[] for _ in step.round_ends_s or (0.0,)]
-    edges = np.array(step.round_ends_s or (math.inf,))
+    edges = np.array(step.round_ends_s if _rounds(step) else (math.inf,))
+    parts: list[list[float]] = [[] for _ in edges]
     for trace in step.traces:
         found = value(trace) if trace.error is None else None
         if found is not None:

@@ -153,7 +153,7 @@ def _loads() -> list[click.Option]:
                     help="requests of each load", otherwise="4 a stream, at least 16"),
         BenchOption("--duration", title=LOAD, metavar="TIME", type=Seconds(),
                     help="length of each load", otherwise="30s (open loops)"),
-        BenchOption("--rounds", title=LOAD, metavar="N", type=count, default=6,
+        BenchOption("--rounds", title=LOAD, metavar="N", type=click.IntRange(min=4), default=6,
                     help="parts each load is cut into by `compare`, to alternate between the servers", otherwise="6"),
     ]  # fmt: skip
 

@@ -33,7 +33,7 @@ from tgi.cli.bench_plan import Destination, Wish, destinations, wish
 from tgi.cli.bench_progress import Lines
 from tgi.cli.bench_server import serving
 from tgi.cli.console import INTERRUPTED, colours, say
-from tgi.errors import ModelError, TgiError
+from tgi.errors import ConfigError, ModelError, TgiError
 
 _FLOAT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -60,6 +60,9 @@ def bench(urls: Sequence[str], values: Mapping[str, Any]) -> int:
 def compare_saved(a: Path, b: Path, values: Mapping[str, Any]) -> int:
     """Compare two results in files. Returns: the exit code. Raises: TgiError, OSError."""
     places = destinations(values["output"], values["as_json"])
+    for path in (a, b):
+        if not path.is_file():
+            raise ConfigError(f"`{path}` does not exist", hint="save a result with `tgi bench ... --output FILE.json`")
     _write(merge(results.read(a), results.read(b)), places)
     return 0
 
