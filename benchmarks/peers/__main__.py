@@ -38,7 +38,6 @@ from benchmarks.peers.programs import Llama, OpenVino, Ours
 from tgi.bench import machine, roof
 
 WINDOW = 256  # tokens of text scored at once
-_STARTS = 3  # of each program beside the others, at most one a round
 console = Console(stderr=True)
 
 
@@ -130,7 +129,9 @@ class Bench:
                 program.stop()
 
     async def _once(self, number: int, name: str, program: Any, load: str) -> None:
-        if (load in OURS_ONLY and not name.startswith("tgi")) or (load == "start" and number >= _STARTS):
+        if (load in OURS_ONLY and not name.startswith("tgi")) or (
+            load == "start" and number and name not in table.DEFAULT
+        ):
             return
         try:
             if load == "start":

@@ -136,10 +136,10 @@ class Ours(HttpProgram):
 
 
 class Llama(HttpProgram):
-    """llama.cpp's server with 32 slots and one thread a core."""
+    """llama.cpp's server with 32 slots and one thread a processor."""
 
     def __init__(self, programs: Path, model: Path, log: Path) -> None:
-        threads = str(psutil.cpu_count(logical=False) or 1)
+        threads = str(psutil.cpu_count() or 1)
         super().__init__(
             [str(programs / "llama-server"), "-m", str(model), "-c", str(CONTEXTS), "-np", "32", "-t", threads,
              "--host", "127.0.0.1", "--port", "{port}"],

@@ -190,6 +190,17 @@ def test_abort_frees_row_and_blocks_before_the_next_plan() -> None:
     assert bench.scheduler.plan() is None
 
 
+@pytest.mark.parametrize("place", [0, 3, 4, 40])
+def test_any_of_many_stop_ids_ends_a_request(place: int) -> None:
+    tokens = expected_tokens(make_request(1, range(10)))
+    others = [token for token in range(300, 341) if token not in tokens]
+    stop_ids = tuple(others[:place]) + (tokens[2],) + tuple(others[place:])
+    bench = Bench()
+    bench.add(make_request(1, range(10), stop_ids=stop_ids))
+    bench.run()
+    assert bench.tokens[1] == tokens[:3]
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Any order of arrivals, aborts and steps, over any cache and budget."""
 

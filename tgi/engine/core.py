@@ -5,6 +5,7 @@ The runner, and torch with it, is imported by `load_runner` alone, in the child,
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import signal
@@ -167,19 +168,17 @@ def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> Non
     """Load, report readiness, serve; exits 1 after reporting a failure, and silently when the front end is gone."""
     _prepare_signals()
     channel: Channel[FromEngine, ToEngine] = Channel(sock, ToEngine)
-    try:
+    with contextlib.suppress(EngineGone):
         try:
             runner = load()
             runner.warm_up()
             channel.send(_ready(runner))
             EngineCore(runner, channel, prefix_caching=config.batching.prefix_caching).run()
+        except EngineGone:
+            raise
         except Exception as error:
-            if isinstance(error, EngineGone):
-                raise
             channel.send(_failure(error))
             sys.exit(1)
-    except EngineGone:
-        return
 
 
 def _prepare_signals() -> None:
@@ -197,18 +196,12 @@ def _ready(runner: Runner) -> EngineReady:
 def _failure(error: Exception) -> EngineFailed:
     """The engine's last message about an error."""
     if isinstance(error, TgiError):
-        return EngineFailed(
-            reason=error.message, traceback="", fatal=True, hint=error.hint, exit_code=error.exit_code
-        )  # fmt: skip
+        return EngineFailed(reason=error.message, traceback="", fatal=True, hint=error.hint, exit_code=error.exit_code)
     text = "".join(traceback.format_exception(error))
     if isinstance(error, StepFailed):
         cause = error.__cause__ or error
-        return EngineFailed(
-            reason=f"{type(cause).__name__}: {cause}", traceback=text, request_ids=error.request_ids
-        )  # fmt: skip
+        return EngineFailed(reason=f"{type(cause).__name__}: {cause}", traceback=text, request_ids=error.request_ids)
     if is_out_of_memory(error):
         hint = "use a smaller --max-batch-total-tokens or --max-total-tokens, or a smaller model"
-        return EngineFailed(
-            reason="out of memory while loading", traceback=text, fatal=True, hint=hint, exit_code=17
-        )  # fmt: skip
+        return EngineFailed(reason="out of memory while loading", traceback=text, fatal=True, hint=hint, exit_code=17)
     return EngineFailed(reason=f"{type(error).__name__}: {error}", traceback=text)

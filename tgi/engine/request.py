@@ -49,11 +49,11 @@ class Request:
 
     def block_hashes(self, token_ids: Int32, count: int, block_size: int) -> list[bytes]:
         """Chained hashes of the first `count` full blocks of `token_ids`, which are this request's tokens."""
-        for index in range(len(self._hashes), count):
-            parent = self._hashes[-1] if self._hashes else self._root
-            ids = token_ids[index * block_size : (index + 1) * block_size].tobytes()
-            self._hashes.append(block_hash(parent, ids))
-        return self._hashes[:count]
+        hashes = self._hashes
+        for start in range(len(hashes) * block_size, count * block_size, block_size):
+            parent = hashes[-1] if hashes else self._root
+            hashes.append(block_hash(parent, token_ids[start : start + block_size].tobytes()))
+        return hashes[:count]
 
     @property
     def known_hashes(self) -> list[bytes]:

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tgi.engine.request import Request
-from tgi.runner.plan import Int32
+from tgi.runner.plan import Int32, Int64, StepPlan
+
+STOP_IDS = 4  # kept as columns; a request with more is looked at by itself
+_SLACK = 8  # columns of block tables beyond what is needed now
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Which running requests compute how many tokens in one step, oldest request first."""
 
-    rows: Int32  # [B]
+    rows: Int64  # [B] 64 bits: numpy indexes with them three times as fast
     counts: Int32  # [B], each > 0
 
 
@@ -35,6 +39,9 @@ class Rows:
         self.longest: Int32 = np.zeros(max_rows, np.int32)
         self.rope_variants: Int32 = np.zeros(max_rows, np.int32)
         self.reports_prompt = np.zeros(max_rows, np.bool_)  # log-probabilities of prompt tokens are still wanted
+        self.stop_ids: Int32 = np.full((STOP_IDS, max_rows), -1, np.int32)
+        self.more_stop_ids = np.zeros(max_rows, np.bool_)
+        self._most_stop_ids = 0  # of any row so far: columns beyond are empty
 
     def enter(self, request: Request, num_computed: int) -> None:
         """Write what is known of a request into its row; `num_computed` tokens come from the prefix cache."""
@@ -48,6 +55,10 @@ class Rows:
         self.longest[row] = request.longest
         self.rope_variants[row] = request.rope_variant
         self.reports_prompt[row] = request.prompt_logprobs is not None
+        stop_ids = sorted(request.stop_ids)[:STOP_IDS]
+        self.stop_ids[:, row] = stop_ids + [-1] * (STOP_IDS - len(stop_ids))
+        self._most_stop_ids = max(self._most_stop_ids, len(stop_ids))
+        self.more_stop_ids[row] = len(request.stop_ids) > STOP_IDS
         self.num_blocks[row] = 0
         self.extend_table(row, request.blocks)
 
@@ -56,6 +67,18 @@ class Rows:
         count = int(self.num_blocks[row])
         self.block_tables[row, count : count + len(blocks)] = blocks
         self.num_blocks[row] = count + len(blocks)
+
+    def extend_each(self, rows: Int64, blocks: list[int]) -> None:
+        """Append one block to the table of each of `rows`, which are distinct."""
+        self.block_tables[rows, self.num_blocks[rows]] = blocks
+        self.num_blocks[rows] += 1
+
+    def stopped(self, rows: Int64, token_ids: Int32) -> npt.NDArray[np.bool_]:
+        """Which rows' tokens are among their first `STOP_IDS` stop ids."""
+        found: npt.NDArray[np.bool_] = np.zeros(len(rows), np.bool_)
+        for column in self.stop_ids[: self._most_stop_ids]:  # a reduction over so short an axis costs more
+            found |= column[rows] == token_ids
+        return found
 
     def tokens(self, row: int) -> Int32:
         """A copy of the row's prompt and output."""
@@ -84,3 +107,40 @@ class Rows:
             "block_tables": self.block_tables[rows, :width],
             "rope_variants": self.rope_variants[rows],
         }
+
+
+class Steady:
+    """A step in which every running request decodes one token: while nobody joins or leaves, the next is one like it.
+
+    So no column is made anew but for requests that begin a block; tokens and blocks come from `Rows`.
+    """
+
+    def __init__(self, columns: Rows, grant: Grant, plan: StepPlan) -> None:
+        self._columns = columns
+        self.grant = grant
+        self.plan = plan
+        self._width = 0
+
+    def beginners(self) -> tuple[Int64, Int64]:
+        """Which entries of the next step begin a block, and those of their rows that have none for it yet."""
+        entries = np.flatnonzero(self.plan.context_lens % self._columns.block_size == 0)
+        rows = self.grant.rows[entries]
+        held = self._columns.num_blocks[rows] * self._columns.block_size
+        return entries, rows[held <= self.plan.context_lens[entries]]
+
+    def advance(self, token_ids: Int32, beginners: Int64) -> StepPlan:
+        """The next step, after the tokens of this one; all rows have their blocks."""
+        plan, size = self.plan, self._columns.block_size
+        positions = plan.context_lens
+        slots = plan.slot_mapping + 1
+        tables = plan.block_tables
+        if len(beginners):
+            places = positions[beginners] // size
+            blocks = self._columns.block_tables[self.grant.rows[beginners], places]
+            slots[beginners] = blocks.astype(np.int64) * size
+            if int(places.max()) >= self._width:
+                self._width = int(positions.max()) // size + _SLACK
+                tables = np.ascontiguousarray(self._columns.block_tables[self.grant.rows, : self._width])
+            tables[beginners, places] = blocks
+        self.plan = plan.repeated(token_ids, slots, tables)
+        return self.plan

@@ -11,8 +11,8 @@ import numpy as np
 from tgi.engine.blocks import BlockAllocator
 from tgi.engine.messages import EngineRequest, FinishReason, RequestFailed, StepOutput, StepStats
 from tgi.engine.request import Request, Status
-from tgi.engine.rows import Grant, Rows
-from tgi.runner.plan import Int32, StepPlan, StepResult
+from tgi.engine.rows import Grant, Rows, Steady
+from tgi.runner.plan import Int32, Int64, StepPlan, StepResult
 from tgi.sampling import TopTokens
 
 MOST_PREEMPTIONS = 5
@@ -53,10 +53,12 @@ class Scheduler:
         self._by_row: list[Request | None] = [None] * max_rows
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._ended: list[int] = []
-        self._grant = Grant(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._grant = Grant(np.zeros(0, np.int64), np.zeros(0, np.int32))
         self._started: list[Request] = []
         self._cached_tokens = 0
         self._preempted = 0
+        self._steady: Steady | None = None  # the last step, while the next one can only be like it
+        self._sampled = np.zeros(0, np.int32)  # its tokens
 
     @property
     def idle(self) -> bool:
@@ -111,43 +113,49 @@ class Scheduler:
         """Decide the next step. Returns: None if there is nothing to compute."""
         self._started = []
         self._cached_tokens = self._preempted = 0
+        if (plan := self._plan_steady()) is not None:
+            return plan
         rows, counts = self._grant_running()
         if not self._preempted:  # the blocks just taken from the newest request are not for the queue it leads
             admitted = self._admit_waiting(self._max_step_tokens - int(counts.sum()))
-            rows = np.concatenate((rows, np.array([request.row for request in self._started], np.int32)))
+            rows = np.concatenate((rows, np.array([request.row for request in self._started], np.int64)))
             counts = np.concatenate((counts, np.array(admitted, np.int32)))
         members = counts > 0
         self._grant = Grant(rows[members], counts[members])
         if not len(self._grant.rows):
             return None
         ended, self._ended = tuple(self._ended), []
-        return StepPlan(
+        plan = StepPlan(
             **self._rows.token_columns(self._grant),
             **self._logits_columns(),
             started=tuple(request.row_state() for request in self._started),
             ended=ended,
         )
+        if len(self._running) == len(plan.input_ids) == len(plan.logits_rows) and plan.sample.all():
+            self._steady = Steady(self._rows, self._grant, plan)
+        return plan
 
     def update(self, plan: StepPlan, result: StepResult) -> tuple[StepOutput, list[RequestFailed]]:
         """Take in what the step produced: append tokens, finish requests, remember full blocks, free what ended."""
         rows, counts = self._grant.rows, self._grant.counts
         decoding = (counts == 1) & (self._rows.num_tokens[rows] > self._rows.prompt_lengths[rows])
-        before = self._rows.num_computed[rows] // self._block_size
-        self._rows.num_computed[rows] += counts
-        after = self._rows.num_computed[rows] // self._block_size
-        self._collect_prompt_logprobs(plan, result)
+        after = plan.context_lens
+        self._rows.num_computed[rows] = after
+        if self._steady is None:
+            self._collect_prompt_logprobs(plan, result)
         failed = self._fail(result)  # before remembering: what such a request computed is not worth finding
-        for index in np.flatnonzero(after > before).tolist():
-            self._remember(int(rows[index]), int(before[index]), int(after[index]))
+        filled, begun = after // self._block_size, (after - counts) // self._block_size
+        for index in (filled > begun).nonzero()[0].tolist():
+            self._remember(int(rows[index]), int(begun[index]), int(filled[index]))
         columns = self._append(plan, result)
-        num_decoding = int(decoding.sum())
+        num_decoding = int(np.count_nonzero(decoding))
         stats = StepStats(
             waiting=len(self._waiting),
             running=len(self._running),
             free_blocks=self.num_free_blocks,
             cached_tokens=self._cached_tokens,
             preemptions=self._preempted,
-            prefill_tokens=int(counts.sum()) - num_decoding,
+            prefill_tokens=len(plan.input_ids) - num_decoding,
             decode_tokens=num_decoding,
             forward_s=result.forward_s,
             sample_s=result.sample_s,
@@ -157,10 +165,24 @@ class Scheduler:
 
     # Planning
 
-    def _grant_running(self) -> tuple[Int32, Int32]:
+    def _plan_steady(self) -> StepPlan | None:
+        """The next step after one in which all decoded, if it is another one. Returns: None when it may not be."""
+        steady = self._steady
+        if steady is None or (self._waiting and self._free_rows):
+            return None
+        beginners, wanting = steady.beginners()
+        if len(wanting) > self._blocks.num_free:
+            return None
+        blocks = self._blocks.allocate(len(wanting))
+        self._rows.extend_each(wanting, blocks)
+        for row, block in zip(wanting.tolist(), blocks, strict=True):
+            self._at(row).blocks.append(block)
+        return steady.advance(self._sampled, beginners)
+
+    def _grant_running(self) -> tuple[Int64, Int32]:
         """Tokens for running requests, oldest first, preempting the newest until the blocks suffice."""
         while True:
-            rows = np.fromiter((request.row for request in self._running.values()), np.int32, len(self._running))
+            rows = np.fromiter((request.row for request in self._running.values()), np.int64, len(self._running))
             gaps = self._rows.num_tokens[rows] - self._rows.num_computed[rows]
             older = np.cumsum(gaps) - gaps
             counts = np.clip(self._max_step_tokens - older, 0, gaps).astype(np.int32)
@@ -198,6 +220,7 @@ class Scheduler:
                 break
             del self._waiting[request.spec.id]
             self._running[request.spec.id] = request
+            self._steady = None
             self._started.append(request)
             counts.append(min(budget, len(request.token_ids) - int(self._rows.num_computed[request.row])))
             budget -= counts[-1]
@@ -261,13 +284,13 @@ class Scheduler:
             first, last = int(before[i]), min(int(before[i] + counts[i]), len(prompt_ids) - 1)
             wanted = np.arange(first, max(first, last), dtype=np.int32)
             indices.append(wanted + np.int32(ends[i] - counts[i] - first))
-            owners.append(np.full(len(wanted), rows[i], np.int32))
+            owners.append(np.full(len(wanted), rows[i], np.int64))
             targets.append(prompt_ids[wanted + 1])
         order = np.argsort(np.concatenate(indices), kind="stable")
         target_column = np.concatenate(targets)[order]
         return {
             "logits_indices": np.concatenate(indices)[order],
-            "logits_rows": np.concatenate(owners)[order],
+            "logits_rows": np.concatenate(owners)[order].astype(np.int32),
             "sample": target_column < 0,
             "targets": target_column,
         }
@@ -278,10 +301,12 @@ class Scheduler:
         """Make blocks [first, last) of a row, just filled, findable."""
         request = self._by_row[row]
         if self._prefix_caching and request is not None:
-            hashes = request.block_hashes(self._rows.token_ids[row], last, self._block_size)
+            request.block_hashes(self._rows.token_ids[row], last, self._block_size)
+            hashes = request.known_hashes
             for index in range(first, last):
                 self._blocks.remember(request.blocks[index], hashes[index])
-            self._blocks.retract(hashes[first:last], request.spec.id)
+            if self._steady is None:  # only prompts are promised
+                self._blocks.retract(hashes[first:last], request.spec.id)
 
     def _collect_prompt_logprobs(self, plan: StepPlan, result: StepResult) -> None:
         for entry in np.flatnonzero(~plan.sample).tolist():
@@ -296,44 +321,49 @@ class Scheduler:
         """End requests whose logits could not be used."""
         failed = []
         for entry, reason in result.failed.items():
-            request = self._by_row[int(result.rows[entry])]
-            if request is not None:  # several entries may fail one request
+            if (request := self._by_row[int(result.rows[entry])]) is not None:  # several entries may fail one request
                 self._end(request)
                 failed.append(RequestFailed(ids=(request.spec.id,), reason=reason))
         return failed
 
     def _append(self, plan: StepPlan, result: StepResult) -> dict[str, Any]:
         """Append sampled tokens and finish what is complete. Returns: the columns of a `StepOutput`."""
-        entries = np.flatnonzero(plan.sample)
+        # All of them, by a slice, where nothing else was computed: no column is copied then.
+        entries: Any = slice(None) if self._steady is not None else np.flatnonzero(plan.sample)
         if result.failed:
-            entries = np.array([e for e in entries.tolist() if self._by_row[result.rows[e]] is not None], np.int64)
-        rows = result.rows[entries]
+            every = np.flatnonzero(plan.sample).tolist()
+            entries = np.array([entry for entry in every if self._by_row[result.rows[entry]] is not None], np.int64)
+        rows = result.rows[entries].astype(np.int64)
         token_ids = result.token_ids[entries].astype(np.int32)
-        indices = self._rows.num_tokens[rows] - self._rows.prompt_lengths[rows]
-        request_ids = self._rows.request_ids[rows]
-        self._rows.token_ids[rows, self._rows.num_tokens[rows]] = token_ids
-        self._rows.num_tokens[rows] += 1
+        lengths = self._rows.num_tokens[rows]
+        indices = lengths - self._rows.prompt_lengths[rows]
+        request_ids = self._rows.request_ids[rows].tobytes()  # before rows are given back
+        self._rows.token_ids[rows, lengths] = token_ids
+        self._rows.num_tokens[rows] = lengths + 1
+        finish = self._rows.stopped(rows, token_ids) * np.uint8(FinishReason.STOP_ID)
+        for i in self._rows.more_stop_ids[rows].nonzero()[0].tolist():
+            if int(token_ids[i]) in self._at(int(rows[i])).stop_ids:
+                finish[i] = FinishReason.STOP_ID
         # TGI's order: the last allowed token reports the length even where it is a stop id.
-        finish = np.where(self._rows.num_tokens[rows] >= self._rows.longest[rows], FinishReason.LENGTH, 0).astype(
-            np.uint8
-        )
+        finish[lengths + 1 >= self._rows.longest[rows]] = FinishReason.LENGTH
         prompts: dict[int, bytes] = {}
         prompt_top: dict[int, dict[int, TopTokens]] = {}
-        for i, (row, token_id) in enumerate(zip(rows.tolist(), token_ids.tolist(), strict=True)):
-            request = self._at(row)
-            if token_id in request.stop_ids and not finish[i]:
-                finish[i] = FinishReason.STOP_ID
-            if request.prompt_logprobs is not None:
-                prompts[i] = request.prompt_logprobs.tobytes()
-                request.prompt_logprobs = None
-                if request.prompt_top:
-                    prompt_top[i], request.prompt_top = request.prompt_top, {}
-                self._rows.reports_prompt[row] = False
-        for i in np.flatnonzero(finish).tolist():
+        for i in self._rows.reports_prompt[rows].nonzero()[0].tolist():
+            request = self._at(int(rows[i]))
+            assert request.prompt_logprobs is not None
+            prompts[i] = request.prompt_logprobs.tobytes()
+            request.prompt_logprobs = None
+            if request.prompt_top:
+                prompt_top[i], request.prompt_top = request.prompt_top, {}
+            self._rows.reports_prompt[rows[i]] = False
+        self._sampled = token_ids
+        for i in finish.nonzero()[0].tolist():
             self._end(self._at(int(rows[i])))
-        place = {entry: i for i, entry in enumerate(entries.tolist())} if result.top else {}
+        place = (
+            {entry: i for i, entry in enumerate(np.arange(len(plan.sample))[entries].tolist())} if result.top else {}
+        )
         return {
-            "request_ids": request_ids.tobytes(),
+            "request_ids": request_ids,
             "indices": indices.astype(np.int32).tobytes(),
             "token_ids": token_ids.tobytes(),
             "logprobs": result.logprobs[entries].astype(np.float32).tobytes(),
@@ -349,6 +379,7 @@ class Scheduler:
         request.status = Status.FINISHED
 
     def _leave_row(self, request: Request) -> None:
+        self._steady = None
         self._blocks.retract(request.known_hashes, request.spec.id)
         self._blocks.release(request.blocks)
         request.blocks = []

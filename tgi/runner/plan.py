@@ -50,6 +50,22 @@ class StepPlan:
     started: tuple[RowState, ...] = ()  # rows whose sampling state begins with this step
     ended: tuple[int, ...] = ()  # rows whose sampling state ended before this step
 
+    def repeated(self, token_ids: Int32, slot_mapping: Int64, block_tables: Int32) -> StepPlan:
+        """The next step, where every request decoded one token in this one and decodes another: `token_ids`."""
+        return StepPlan(
+            input_ids=token_ids,
+            positions=self.context_lens,
+            slot_mapping=slot_mapping,
+            query_starts=self.query_starts,
+            context_lens=self.context_lens + np.int32(1),
+            block_tables=block_tables,
+            rope_variants=self.rope_variants,
+            logits_indices=self.logits_indices,
+            logits_rows=self.logits_rows,
+            sample=self.sample,
+            targets=self.targets,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
