@@ -27,6 +27,7 @@ from tgi.hub.watch import Watcher
 LINE_INTERVAL_S = 2.0
 EVENT_INTERVAL_S = 0.2
 _NEVER = float("inf")
+_SMALL_BYTES = 256 << 10  # files up to here are gone before their bar is seen
 _NAME_LENGTH = 34  # characters of a file's name beside its bar: 80 columns hold both
 
 
@@ -39,6 +40,7 @@ def download_progress(console: Console, *, draw: bool = True) -> Iterator[Watche
     if not draw:
         yield Watcher()
     elif console.is_terminal and not console.is_dumb_terminal:
+        console.soft_wrap = False  # a bar that is wider than the terminal must be cut, or its old lines stay
         bar = _bar(console)
         try:
             yield _Bars(bar, console)
@@ -97,7 +99,8 @@ class _Bars(Watcher):
 
     def advanced(self, file: PlannedFile, done_bytes: int) -> None:
         with self._lock:
-            self._show(file.path, done_bytes, file.size)
+            if file.size > _SMALL_BYTES:
+                self._show(file.path, done_bytes, file.size)
             self._done[file.path] = done_bytes
             if self._total is not None:
                 self._progress.update(self._total, completed=sum(self._done.values()))
