@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models
 
@@ -39,29 +39,67 @@ def test_streamed_text_is_the_text_of_all_ids_for_byte_level_tokenizers(ids: lis
     assert streamed == byte_level().decode(ids, skip_special_tokens=True)
 
 
+@given(st.lists(st.integers(0, 290), min_size=1, max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_streamed_text_is_the_text_of_all_ids_for_byte_fallback_tokenizers(ids: list[int]) -> None:
+    assert_streams_like_fallback(ids)
+
+
 WORDS = st.integers(259, 289)  # of `sentence_piece()`; its ids 3 to 258 are the bytes
-# Bytes between words: characters without a token of their own, or no UTF-8 from the first byte on.
+# Bytes between words: characters without a token of their own, whole, cut, or followed by no UTF-8.
 RUNS = st.one_of(
-    st.text(min_size=1, max_size=4).filter(lambda text: text.isprintable()).map(lambda text: list(text.encode())),
-    st.tuples(st.integers(0x80, 0xC1), st.lists(st.integers(0, 255), max_size=5)).map(lambda run: [run[0], *run[1]]),
-    st.sampled_from("é你😀").map(lambda character: list(character.encode()[:-1])),
+    st.text(min_size=1, max_size=4).map(lambda text: list(text.encode("utf-8", "replace"))),
+    st.tuples(st.text(max_size=2), st.lists(st.integers(0, 255), max_size=5)).map(
+        lambda run: [*run[0].encode("utf-8", "replace"), *run[1]]
+    ),
+    st.sampled_from("é你😀\n").map(lambda character: list(character.encode()[:-1])),
 )
+SPECIAL = st.integers(0, 2)
 
 
-@given(st.lists(st.tuples(WORDS, st.one_of(st.just([]), RUNS)), min_size=1, max_size=20))
-@settings(max_examples=300, deadline=None)
-def test_streamed_text_is_the_text_of_all_ids_for_byte_fallback_tokenizers(parts: list[tuple[int, list[int]]]) -> None:
-    ids = [token_id for word, run in parts for token_id in [word, *(3 + byte for byte in run)]]
+@given(st.lists(st.tuples(st.one_of(WORDS, SPECIAL), st.one_of(st.just([]), RUNS)), min_size=1, max_size=20))
+@settings(max_examples=500, deadline=None)
+def test_characters_that_consist_of_byte_tokens_are_those_of_all_ids(parts: list[tuple[int, list[int]]]) -> None:
+    assert_streams_like_fallback([token_id for word, run in parts for token_id in [word, *(3 + byte for byte in run)]])
+
+
+def assert_streams_like_fallback(ids: list[int]) -> None:
     first = 260  # "a": what stands before an answer, where no decoder strips a space
-    reference = sentence_piece().decode([first, *ids])
-    assert answer(push_all(Detokenizer(SENTENCE_PIECE), ids)) == reference.removeprefix(
-        sentence_piece().decode([first])
-    )
+    reference = sentence_piece().decode([first, *ids]).removeprefix(sentence_piece().decode([first]))
+    for stops, rule in (((), StopRule.AT_END), (("NEVER\ufffe",), StopRule.AT_END), (("NEVER\ufffe",), StopRule.STRIP)):
+        assert answer(push_all(Detokenizer(SENTENCE_PIECE, stops, rule), ids)) == reference
 
 
-def test_a_character_that_was_shown_stays_when_the_next_byte_is_no_utf_8() -> None:
+@given(
+    st.lists(st.sampled_from([260, 261, *(3 + byte for byte in "\nabé".encode())]), min_size=1, max_size=12),
+    st.text("\nabé", min_size=1, max_size=2), st.sampled_from([StopRule.STRIP, StopRule.INCLUDE]),
+)  # fmt: skip
+@settings(max_examples=500, deadline=None)
+def test_stop_sequences_are_found_in_bytes_as_soon_as_they_are_there(ids: list[int], stop: str, rule: StopRule) -> None:
+    raw, first = sentence_piece(), 260
+    texts = [raw.decode([first, *ids[:count]]).removeprefix(raw.decode([first])) for count in range(1, len(ids) + 1)]
+    assume("\ufffd" not in texts[-1])
+    found = next((text for text in texts if stop in text), None)
+    expected = texts[-1]
+    if found is not None:
+        expected = found[: found.index(stop) + (len(stop) if rule is StopRule.INCLUDE else 0)]
+    steps = push_all(Detokenizer(SENTENCE_PIECE, [stop], rule), ids)
+    assert (answer(steps), steps[-1].stopped) == (expected, found is not None)
+    assert len(steps) == (len(ids) if found is None else texts.index(found) + 1)
+
+
+def test_a_byte_waits_for_its_neighbours_in_the_answer_and_not_in_its_own_text() -> None:
     steps = push_all(Detokenizer(SENTENCE_PIECE), [3 + ord("\n"), 3 + 0xFF, 3 + ord("b"), 260])
     assert [step.text for step in steps] == ["\n", "\ufffd", "\ufffd", "a"]
+    assert [step.delta for step in steps] == ["", "", "", "\ufffd\ufffd\ufffda"]
+    assert answer(push_all(Detokenizer(SENTENCE_PIECE), [3 + ord("\n"), 2])) == "\n"
+
+
+@pytest.mark.parametrize("rule", StopRule)
+def test_a_byte_completes_a_stop_sequence_at_once(rule: StopRule) -> None:
+    steps = push_all(Detokenizer(SENTENCE_PIECE, ["\n\n"], rule), [260, *(3 + ord("\n") for _ in range(3))])
+    assert (len(steps), steps[-1].stopped) == (3, True)
+    assert answer(steps) == ("a" if rule is StopRule.STRIP else "a\n\n")
 
 
 def word_piece() -> tokenizers.Tokenizer:
@@ -117,9 +155,12 @@ def test_streamed_text_is_the_text_of_all_ids_for_tokenizers_that_join_words(
 @given(st.lists(st.integers(0, 320), min_size=1, max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_token_texts_that_are_not_special_make_up_the_answer(ids: list[int]) -> None:
-    for tokenizer in (BYTE_LEVEL, SENTENCE_PIECE):
-        steps = push_all(Detokenizer(tokenizer), [*ids, ord("a")])
-        visible = [step.text for step, id in zip(steps, [*ids, ord("a")], strict=True) if not tokenizer.is_special(id)]
+    words = [id for id in ids if id not in range(3, 259)]  # bytes that are no UTF-8 take their neighbours back
+    for tokenizer, shown in ((BYTE_LEVEL, ids), (SENTENCE_PIECE, words)):
+        steps = push_all(Detokenizer(tokenizer), [*shown, ord("a")])
+        visible = [
+            step.text for step, id in zip(steps, [*shown, ord("a")], strict=True) if not tokenizer.is_special(id)
+        ]
         assert "".join(visible) == answer(steps)
 
 

@@ -26,21 +26,27 @@ class Decoded(NamedTuple):
     """What one token added."""
 
     text: str  # of the token itself, special or not; characters appear with the token that completes them
-    delta: str  # of the answer: special tokens are left out, and what may become a stop sequence is held back
+    delta: str  # of the answer, exactly as all ids decode: see `Detokenizer`
     stopped: bool  # a stop sequence is complete
 
 
 class Detokenizer:
-    """The text of one sequence."""
+    """The text of one sequence.
+
+    Its deltas, concatenated, are what decoding all ids at once gives without special tokens, cut at a stop sequence. So
+    a delta leaves out what may become a stop sequence, and bytes of byte-fallback tokens while others may follow: one
+    of those that is no UTF-8 makes U+FFFD of all its neighbours. A token's own `text` does not wait for them.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), rule: StopRule = StopRule.AT_END) -> None:
         self._tokenizer = tokenizer
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._run = _ByteRun()
+        self._run: _ByteRun | None = None
         self._matchers = [_Matcher(stop) for stop in stops]
         self._rule = rule
         # Raw text not yet released, oldest first, and whether it is visible: stop sequences may span special tokens.
         self._held: list[tuple[str, bool]] = []
+        self._num_held = 0  # characters
 
     def push(self, token_id: int, *, last: bool = False, ended: bool = False) -> Decoded:
         """Add a token; with `last`, nothing is held back any more, and an unfinished character becomes U+FFFD.
@@ -50,53 +56,87 @@ class Detokenizer:
         """
         special = self._tokenizer.is_special(token_id) or (ended and self._rule is StopRule.STRIP)
         if special:
-            text = self._tokenizer.text(token_id)
-            unfinished = self._run.end() + self._characters.decode(b"", True) if last else ""
-            pieces = [(unfinished, True), (text, False)] if unfinished else [(text, False)]
-        else:
-            text = self._text(token_id, last)
-            pieces = [(text, True)]
-        if not self._matchers:
-            return Decoded(text, "".join(part for part, visible in pieces if visible), False)
-        delta, stopped = "", False
-        for part, visible in pieces:
-            released, stopped = self._match(part, visible)
-            delta += released
-            if stopped and self._rule is not StopRule.AT_END:
-                return Decoded(text, delta, True)
-        if last:
-            delta += self._release(sum(len(part) for part, _ in self._held))
-        return Decoded(text, delta, stopped)
-
-    def _text(self, token_id: int, last: bool) -> str:
-        """What an ordinary token adds, with the characters that it completes."""
+            return self._special(self._tokenizer.text(token_id), last)
         piece = self._tokenizer.piece(token_id)
         if self._tokenizer.is_byte(token_id):
-            return self._run.add(piece[0]) + (self._run.end() if last else "")
-        ended = self._run.end() if piece or last else ""  # an unknown token parts no bytes
-        return ended + self._characters.decode(piece, last)
+            return self._byte(piece, last)
+        if self._run is not None and not piece and not last:
+            return Decoded("", "", False)  # an unknown token parts no bytes
+        unfinished, pieces = self._end_run()
+        own = self._characters.decode(piece, last)
+        return Decoded(unfinished + own, *self._shown(*self._follow([*pieces, (own, True)]), last))
 
-    def _match(self, text: str, visible: bool) -> tuple[str, bool]:
-        """Follow the stop sequences through `text`: what may be shown now, and whether one is complete."""
-        if self._rule is StopRule.AT_END:
-            complete = 0
+    def _special(self, text: str, last: bool) -> Decoded:
+        if self._run is not None and not last:
+            self._run.parts.append(text)
+            return Decoded(text, *self._expected([(text, False)]))
+        pieces = self._end_run()[1]
+        unfinished = self._characters.decode(b"", True) if last else ""
+        return Decoded(text, *self._shown(*self._follow([*pieces, (unfinished, True), (text, False)]), last))
+
+    def _byte(self, piece: bytes, last: bool) -> Decoded:
+        if self._run is None:
+            self._run = _ByteRun([matcher.matched for matcher in self._matchers], len(self._held), self._num_held)
+        text = self._run.add(piece)
+        if not last:
+            return Decoded(text, *self._expected([(text, True)] if self._run.valid else []))
+        unfinished, pieces = self._end_run()
+        return Decoded(text + unfinished, *self._shown(*self._follow(pieces or [(text, True)]), last))
+
+    def _expected(self, pieces: Sequence[tuple[str, bool]]) -> tuple[str, bool]:
+        """Follow the stop sequences through text that holds if the run of bytes ends here; shown only if one does."""
+        run = self._run
+        assert run is not None
+        kept, stopped = self._follow(pieces)
+        if kept is not None and run.kept is None and self._rule is not StopRule.AT_END:
+            run.kept = kept
+        if not run.complete or not (stopped or run.kept is not None):
+            return "", False
+        return self._shown(kept if run.kept is None else run.kept, True, False)
+
+    def _end_run(self) -> tuple[str, list[tuple[str, bool]]]:
+        """No byte follows. Returns: what is still to be shown of an incomplete character, and what to follow again."""
+        run, self._run = self._run, None
+        if run is None or run.complete:
+            return "", []
+        for matcher, matched in zip(self._matchers, run.matched, strict=True):
+            matcher.matched = matched
+        del self._held[run.num_parts :]
+        self._num_held = run.num_held
+        parts = [("\ufffd" * len(part), True) if isinstance(part, bytes) else (part, False) for part in run.parts]
+        return "\ufffd" * run.waiting, parts
+
+    def _follow(self, pieces: Sequence[tuple[str, bool]]) -> tuple[int | None, bool]:
+        """Hold text, and follow the stop sequences through it.
+
+        Returns: how much of all that is held is to be shown because one is complete, and whether one is.
+        """
+        kept = None
+        for text, visible in pieces:
+            if text:
+                kept = None
+                self._held.append((text, visible))
             for character in text:
-                complete = max(matcher.advance(character) for matcher in self._matchers)
-            return (text if visible else ""), complete > 0
-        self._held.append((text, visible))
-        held = sum(len(part) for part, _ in self._held)
-        for position, character in enumerate(text, start=1):
-            complete = max(matcher.advance(character) for matcher in self._matchers)
-            if complete:
-                kept = held - (len(text) - position) - (complete if self._rule is StopRule.STRIP else 0)
-                released = self._release(kept)
-                self._held.clear()
-                return released, True
-        return self._release(held - max(matcher.matched for matcher in self._matchers)), False
+                self._num_held += 1
+                complete = max((matcher.advance(character) for matcher in self._matchers), default=0)
+                kept = self._num_held - (complete if self._rule is StopRule.STRIP else 0) if complete else None
+                if complete and self._rule is not StopRule.AT_END:
+                    return kept, True
+        return kept, kept is not None
+
+    def _shown(self, kept: int | None, stopped: bool, last: bool) -> tuple[str, bool]:
+        """What of the held text is shown, and whether a stop sequence ends it."""
+        if kept is not None and self._rule is not StopRule.AT_END:
+            released = self._release(kept)
+            self._held.clear()
+            return released, True
+        waiting = 0 if last or self._rule is StopRule.AT_END else max((m.matched for m in self._matchers), default=0)
+        return self._release(self._num_held - waiting), stopped
 
     def _release(self, count: int) -> str:
         """Take `count` characters from the front of what is held; the visible ones of them."""
         released = []
+        self._num_held -= count
         while count > 0:
             part, visible = self._held.pop(0)
             if len(part) > count:
@@ -111,36 +151,35 @@ class Detokenizer:
 class _ByteRun:
     """Byte tokens in a row, as the `ByteFallback` decoder reads them: UTF-8, or else one U+FFFD for every byte.
 
-    A character is shown with the token that completes it, as TGI does; it stays when a later byte is no UTF-8, where
-    decoding everything at once would take it back.
+    `matched`, `num_parts` and `num_held` are the detokenizer's state before the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, matched: Sequence[int], num_parts: int, num_held: int) -> None:
+        self.matched, self.num_parts, self.num_held = matched, num_parts, num_held
+        self.parts: list[bytes | str] = []  # bytes, and the special tokens between them
+        self.kept: int | None = None  # characters to show, where a stop sequence was complete amid a character
+        self.waiting = 0  # bytes of the character that is not complete
+        self.valid = True  # so far
         self._characters = codecs.getincrementaldecoder("utf-8")("strict")
-        self._waiting = 0  # bytes of the character that is not complete
-        self._broken = False
 
-    def add(self, byte: int) -> str:
+    @property
+    def complete(self) -> bool:
+        """Whether the bytes so far are whole characters."""
+        return self.valid and not self.waiting
+
+    def add(self, byte: bytes) -> str:
         """The text that one more byte completes."""
-        self._waiting += 1
-        if not self._broken:
+        self.parts.append(byte)
+        self.waiting += 1
+        if self.valid:
             try:
-                character = self._characters.decode(bytes([byte]))
+                character = self._characters.decode(byte)
             except UnicodeDecodeError:
-                self._broken = True
+                self.valid = False
             else:
-                self._waiting -= self._waiting if character else 0
+                self.waiting -= self.waiting if character else 0
                 return character
-        return self._replaced()
-
-    def end(self) -> str:
-        """What is shown of an incomplete character when another token follows, or none."""
-        self._broken = False
-        self._characters.reset()
-        return self._replaced()
-
-    def _replaced(self) -> str:
-        count, self._waiting = self._waiting, 0
+        count, self.waiting = self.waiting, 0
         return "\ufffd" * count
 
 
