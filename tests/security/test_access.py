@@ -1,6 +1,8 @@
-"""V19, V25 and V35: no spelling of a path opens a door, leads out of the house, or to a door nobody described."""
+"""V19, V20, V25 and V35: no spelling of a path opens a door, leads out of the house, or to a door nobody described."""
 
 from __future__ import annotations
+
+import hmac
 
 import pytest
 
@@ -50,6 +52,22 @@ async def test_only_the_key_is_the_key(authorization: str) -> None:
         for path in PATHS:
             assert (await server.post(path, {"inputs": "x"}, authorization=authorization)).status == 401
         assert (await server.get("/tokenizer_info", authorization=authorization)).status == 401
+
+
+async def test_a_key_is_compared_as_a_whole_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+
+    def record(given: bytes, expected: bytes) -> bool:
+        compared.append((given, expected))
+        return compare(given, expected)
+
+    monkeypatch.setattr(hmac, "compare_digest", record)
+    async with serve(http=LOCKED) as server:
+        for key in ("", "a", "a keyx", "x" * 8000, "é"):
+            assert (await server.post("/tokenize", {"inputs": "x"}, authorization=f"Bearer {key}")).status == 401
+        assert (await server.post("/tokenize", {"inputs": "x"}, authorization="Basic a key")).status == 401
+    assert [(len(given), len(expected)) for given, expected in compared] == [(32, 32)] * 6
 
 
 async def test_the_methods_of_a_guarded_route_open_nothing() -> None:
