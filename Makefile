@@ -1,6 +1,7 @@
 # make serve              set everything up, then serve SmolLM2-135M-Instruct on port 3000
 # make serve ARGS="..."   the same with flags of `tgi serve`
 # make test               set everything up, then run all checks and tests
+# make sanitize           run the tests of the native kernels under AddressSanitizer and UBSan (needs g++ and cmake)
 # make clean              remove what these made
 #
 # Needs Python 3.11 to 3.13 with its venv module, a C++ compiler, make, and a package index that pip can reach.
@@ -24,7 +25,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependenc
 endef
 export TEST_REQUIREMENTS
 
-.PHONY: serve test lint clean
+.PHONY: serve test lint sanitize clean
 .DELETE_ON_ERROR:
 
 serve: $(STAMPS)/package
@@ -38,6 +39,13 @@ lint: $(STAMPS)/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+sanitize: $(STAMPS)/tests
+	cmake -S . -B build/sanitize -DTGI_SANITIZE=ON -DCMAKE_CXX_COMPILER=g++
+	cmake --build build/sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(BIN)/python -m pytest tests/kernels --library build/sanitize/libtgi_cpu.so $(ARGS)
 
 clean:
 	rm -rf .venv build

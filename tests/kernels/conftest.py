@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
 from tgi import kernels
+from tgi.kernels.cpu import CpuKernels
+from tgi.kernels.dispatch import DISPATCH
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make sanitize` tries a library built another way."""
+    parser.addoption("--library", type=Path, help="native library to test instead of the installed one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load that library before any test runs."""
+    library = config.getoption("--library", default=None)
+    if library is not None:
+        DISPATCH.native = CpuKernels(library.resolve())
+        DISPATCH.backend = DISPATCH.native
 
 
 @pytest.fixture(autouse=True)
