@@ -23,6 +23,7 @@ from tgi.guidance.limits import (
     check_schema,
     check_size,
 )
+from tgi.guidance.simplify import simplify
 
 # TGI's: at most one space where JSON allows white space. A model left free to go on with white space may never stop.
 WHITESPACE = " ?"
@@ -89,6 +90,9 @@ class Compiler:
             text, schema = "{}", {}
         if "x-guidance" in schema:
             raise GrammarError("#/x-guidance: not supported")
+        simple = simplify(schema)
+        if json.dumps(simple) != json.dumps(schema):  # as text: 2.0 is not 2
+            text, schema = json.dumps(simple), simple
         grammar = _from_schema(text)
         reason = self._reason(grammar)
         if reason is not None:
