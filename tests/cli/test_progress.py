@@ -82,7 +82,7 @@ def test_a_pipe_is_told_the_steps_of_a_download() -> None:
     with download_progress(Console(file=stream)) as watcher:
         act(watcher)
     assert stream.getvalue().splitlines() == [
-        "owner/name @ cccccccccccc: 1 files, 2 MiB to download",
+        "owner/name @ cccccccccccc: 1 file, 2 MiB to download",
         "resumed at 50 %: w",
         "trying again: w: cut [here]",
         "downloading owner/name: 3 MiB of 4 MiB (75 %)",

@@ -125,7 +125,8 @@ def _finish(fetched: Fetched, written: Path | None, events: Events | None, took_
         return
     say = talk()
     head = "already present" if fetched.was_here else f"done in {took_s:.1f} s"
-    say.print(f"{head}: {files.model_id}, {len(found)} files, {size(total)}", markup=False)
+    count = f"{len(found)} file{'s' if len(found) != 1 else ''}"
+    say.print(f"{head}: {files.model_id}, {count}, {size(total)}", markup=False)
     if fetched.base is not None:
         say.print(f"its base: {fetched.base.model_id}, {fetched.base.path}", markup=False)
     if fetched.made:

@@ -178,6 +178,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and end the process with its exit code, explaining whatever went wrong."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not os.environ.get("HF_ENDPOINT", "x").strip():
+        del os.environ["HF_ENDPOINT"]  # empty is unset; the hub's library, which reads it too, takes it for an address
     try:
         result = command.main(words, prog_name=name, standalone_mode=False)
     except BrokenPipeError:

@@ -150,7 +150,8 @@ class _Lines(Watcher):
             self._plan, self._done = plan, {file.path: file.present for file in plan.files}
             at = f" @ {plan.commit[:12]}" if plan.commit else ""
             missing = sum(not file.is_here for file in plan.files)
-        self._say(f"{plan.model_id}{at}: {missing} files, {size(plan.missing_bytes)} to download")
+        count = f"{missing} file{'s' if missing != 1 else ''}"
+        self._say(f"{plan.model_id}{at}: {count}, {size(plan.missing_bytes)} to download")
 
     def advanced(self, file: PlannedFile, done_bytes: int) -> None:
         with self._lock:
