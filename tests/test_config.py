@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,33 @@ def test_values_that_cannot_work_are_refused_with_a_hint(sections: dict[str, obj
 
 def test_values_that_mean_off_are_no_request_for_a_missing_feature() -> None:
     Config(model=Model(num_shard=1, sharded=False, speculate=0), batching=Batching(cuda_graphs="0"))
+
+
+@pytest.mark.parametrize(
+    ("model", "http", "named"),
+    [
+        ({"dtype": "float16", "quantize": "gptq"}, {}, "`--dtype float16` and `--quantize gptq` exclude each other"),
+        ({"quantize": "exl2", "num_shard": 2}, {}, "one shard only"),
+        ({"sharded": True, "num_shard": 1}, {}, "2 or more. Given: 1"),
+        ({"lora_adapters": "a,b@c@d"}, {}, "`b@c@d` has two"),
+        ({"lora_adapters": "a=b=c"}, {}, "`a=b=c` has two"),
+        ({}, {"ngrok": True, "ngrok_edge": "x"}, "needs `--ngrok-authtoken` and `--ngrok-edge`"),
+        ({"num_shard": 0}, {}, "`--num-shard 0`: there is no fewer than one"),
+    ],
+)
+def test_what_tgis_launcher_refuses_is_refused(model: dict[str, Any], http: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Config(model=Model(**model), http=Http(**http))
+    assert named in refusal.value.message
+    assert refusal.value.hint
+
+
+def test_bitsandbytes_may_have_a_type_of_its_own() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Config(model=Model(dtype="float16", quantize="bitsandbytes-nf4"))
+    assert "exclude" not in refusal.value.message
+
+
+def test_pretty_lines_are_not_json() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        Config(telemetry=Telemetry(json_output=True, log_format="pretty"))

@@ -73,6 +73,8 @@ def _is_boolean(text: str) -> bool:
 
 
 def _one_shard(value: int | None) -> str | None:
+    if value is not None and value < 1:
+        return "there is no fewer than one; use 1, or leave the flag out"
     return None if value in (None, 1) else "tensor parallelism is not available yet; use 1, or leave the flag out"
 
 
@@ -249,6 +251,7 @@ class Config:
     preload: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_tgis_rules(self.model, self.http)
         for section in (self.model, self.limits, self.batching, self.http, self.telemetry):
             _refuse_missing_features(section)
         _check_positive(self)
@@ -260,10 +263,32 @@ class Config:
                               hint="give one of them")  # fmt: skip
 
 
+def _check_tgis_rules(model: Model, http: Http) -> None:
+    """Combinations that TGI's launcher refuses (spec/cli.md section 2), whether or not we have the features."""
+    if model.dtype and model.quantize in QUANTIZE and not model.quantize.startswith(("bitsandbytes", "int8")):
+        raise ConfigError(f"`--dtype {model.dtype}` and `--quantize {model.quantize}` exclude each other",
+                          hint="leave out --dtype: the format chooses the type")  # fmt: skip
+    if model.quantize == "exl2" and (model.sharded or (model.num_shard or 1) > 1):
+        raise ConfigError("`--quantize exl2` works on one shard only", hint="leave out --sharded and --num-shard")
+    if model.sharded and model.num_shard is not None and model.num_shard <= 1:
+        raise ConfigError(f"`--sharded true` needs `--num-shard` of 2 or more. Given: {model.num_shard}",
+                          hint="leave out --sharded")  # fmt: skip
+    for entry in (model.lora_adapters or "").split(","):
+        if entry.count("@") > 1 or entry.count("=") > 1:
+            raise ConfigError(f"`--lora-adapters`: `{entry.strip()}` has two `@` or two `=`",
+                              hint="write `id`, `id@revision` or `name=/path`")  # fmt: skip
+    if http.ngrok and not (http.ngrok_authtoken and http.ngrok_edge):
+        raise ConfigError("`--ngrok` needs `--ngrok-authtoken` and `--ngrok-edge`, and is not available yet",
+                          hint="leave it out, and run the ngrok client beside tgi")  # fmt: skip
+
+
 def _check_paths(http: Http) -> None:
     for name, path in (("aip-predict-route", http.aip_predict_route), ("aip-health-route", http.aip_health_route)):
         if path is not None and not (path.startswith("/") and path.isprintable() and not set(path) & set("{}?# ")):
-            raise ConfigError(f"`--{name}` must be a path. Given: {path}", hint="a path begins with `/`")
+            raise ConfigError(
+                f"`--{name}` must be a path. Given: {path}",
+                hint="write it with a slash at its begin, such as `/predict`",
+            )
 
 
 def flags(section: Any) -> list[tuple[dataclasses.Field[Any], Flag]]:
@@ -276,7 +301,8 @@ def _refuse_missing_features(section: Any) -> None:
         value = getattr(section, field.name)
         reason = details.refuse(value) if details.refuse else None
         if reason:
-            raise ConfigError(f"`--{field.name.replace('_', '-')} {value}`: {reason.partition('; ')[0]}",
+            given = "" if field.type == "bool" else f" {str(value).lower() if value is True else value}"
+            raise ConfigError(f"`--{field.name.replace('_', '-')}{given}`: {reason.partition('; ')[0]}",
                               hint=reason.partition("; ")[2])  # fmt: skip
 
 
@@ -303,16 +329,19 @@ def _check_positive(config: Config) -> None:
                               hint="give a larger value, or leave the flag out")  # fmt: skip
     if not 0 < config.batching.cuda_memory_fraction <= 1:
         raise ConfigError(f"`--cuda-memory-fraction` must be in (0, 1]. Given: {config.batching.cuda_memory_fraction}",
-                          hint="1.0 uses all free memory")  # fmt: skip
+                          hint="use 1.0 for all free memory")  # fmt: skip
     if not 0 < config.limits.watermark_gamma < 1:
         raise ConfigError(f"`--watermark-gamma` must be > 0 and < 1. Given: {config.limits.watermark_gamma}",
-                          hint="0.5 is usual: half the vocabulary")  # fmt: skip
+                          hint="use 0.5, half of the vocabulary, unless you know better")  # fmt: skip
     if not 0 < config.limits.watermark_delta <= 100:
         raise ConfigError(f"`--watermark-delta` must be > 0 and <= 100. Given: {config.limits.watermark_delta}",
-                          hint="2.0 is usual; more is easier to detect, and harms the text more")  # fmt: skip
+                          hint="use 2.0, as is usual; more is easier to detect, and harms the text more")  # fmt: skip
     for name, port in (("port", config.http.port), ("prometheus-port", config.http.prometheus_port)):
         if port is not None and not 0 <= port <= 65535:
-            raise ConfigError(f"`--{name}` must be in [0, 65535]. Given: {port}", hint="0 picks a free port")
+            raise ConfigError(
+                f"`--{name}` must be in [0, 65535]. Given: {port}",
+                hint=f"use --{name} 0 for any free port, or a number up to 65535",
+            )
     counts = {
         "max_stop_sequences": config.limits.max_stop_sequences,
         "max_top_n_tokens": config.limits.max_top_n_tokens,

@@ -6,6 +6,7 @@ Rich is imported only by commands that draw something, so that `tgi --help` and 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MESSAGE_LENGTH = 400  # characters of a message shown: a pasted file as a flag's value must not fill the screen
+OS_HINTS = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check the rights of the file, or choose another place",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.ENOSPC: "free some space, or choose another place",
+}
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -99,7 +107,8 @@ def explain(error: BaseException) -> Explanation:
         return Explanation(_literal(error.message), None, 1)
     if isinstance(error, OSError) and error.strerror:
         where = f" `{error.filename}`" if error.filename else ""
-        return Explanation(f"{error.strerror.lower()}{where}", "run again with `--debug` for the traceback", 1)
+        hint = OS_HINTS.get(error.errno or 0, "run again with `--debug` for the traceback")
+        return Explanation(f"{error.strerror.lower()}{where}", hint, 15 if error.errno == errno.ENOSPC else 1)
     return Explanation(
         f"unexpected {type(error).__name__}: {error}", "this is a bug in tgi; run again with `--debug` and report it", 1
     )
@@ -151,5 +160,6 @@ def _parameter_name(parameter: click.Parameter | None) -> str:
 
 def _literal(message: str) -> str:
     """Click's sentence in our style: no capital, no full stop, literals in backticks."""
+    message = re.sub(r"\. Recognized values: .*", ": use true or false", message)
     message = re.sub(r"'([^']*)'", r"`\1`", message.strip()).removesuffix(".")
     return message[:1].lower() + message[1:]

@@ -119,9 +119,9 @@ def _run(command: tuple[str, ...], output_dir: Path | None) -> None:
         return
     wanted = "-".join(("tgi", *command))
     if wanted not in found:
-        match = nearest(wanted, found)
         typed = " ".join(command)
-        hint = f"did you mean `{match.removeprefix('tgi-')}`?" if match else "see `tgi --help`"
+        match = nearest(typed, [name.removeprefix("tgi-") for name in found])
+        hint = f"did you mean `{match}`?" if match else "see `tgi --help`"
         raise UsageFault(f"there is no manual page of `{typed}`", hint=hint)
     click.echo(found[wanted], nl=False)
 

@@ -11,6 +11,8 @@ from tgi.errors import ModelError
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.rope_scaling import RopeConfig
 
+_HINT = "fetch the model again, or use another one"
+
 # config.json's names of activations -> the kernels' names. `gelu_fast` and `gelu_new` are the same tanh formula.
 ACTIVATIONS = {
     "silu": "silu",
@@ -136,9 +138,10 @@ def _first(config: dict[str, Any], *names: str, default: Any) -> Any:
 def _count(config: dict[str, Any], *names: str, default: int | None = None) -> int:
     value = _first(config, *names, default=default)
     if value is None:
-        raise ModelError(f"config.json lacks `{names[0]}`", exit_code=16)
+        raise ModelError(f"config.json lacks `{names[0]}`", exit_code=16, hint=_HINT)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ModelError(f"config.json: `{names[0]}` must be a positive integer. Given: {value!r}", exit_code=16)
+        raise ModelError(f"config.json: `{names[0]}` must be a positive integer. Given: {value!r}", exit_code=16,
+                         hint=_HINT)  # fmt: skip
     return value
 
 

@@ -29,8 +29,8 @@ def load(config: dict[str, Any], loader: Loader) -> CausalLM:
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in SUPPORTED:
-        raise ModelError(f"model type `{model_type}` is not supported", hint=f"supported: {', '.join(SUPPORTED)}",
-                         exit_code=18)  # fmt: skip
+        raise ModelError(f"model type `{model_type}` is not supported", exit_code=18,
+                         hint=f"choose a model of a supported type: {', '.join(SUPPORTED)}")  # fmt: skip
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
