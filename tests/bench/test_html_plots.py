@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tests.bench.example_results import preset_run, run, step
 from tgi.bench.html_plots import (
+    MOST_STEPS,
     Line,
     comparison_charts,
     distribution_charts,
@@ -51,3 +52,8 @@ def test_lines_over_time_need_samples_and_roofs_a_roof() -> None:
     assert roof_charts(bare) == ""
     assert "32.7 %" in roof_charts(STREAMS)
     assert comparison_charts(run()) == ""
+
+
+def test_a_long_sweep_has_as_many_lines_over_time_as_can_be_told_apart() -> None:
+    many = [Line(name="s", steps=[step(2)] * (MOST_STEPS + 9), hue=0)]
+    assert time_charts(many).count('<path class="line"') == 2 * 2 * MOST_STEPS  # two charts, each with its legend

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
+import struct
 import sys
+import termios
 
 import pytest
 
 from tests.terminal import Terminal
-from tgi.bench.screen import split_keys
+from tgi.bench.events import Control
+from tgi.bench.screen import Screen, split_keys
 
 CORE_SHARE = 0.03  # of one core, at four refreshes a second
 
@@ -144,6 +148,21 @@ def test_four_frames_a_second_take_less_than_three_percent_of_a_core(capsys: pyt
     with capsys.disabled():
         print(f"[live screen at 160x50: {100 * share:.2f} % of a core]", end=" ")
     assert share < CORE_SHARE
+
+
+def test_a_paused_screen_is_drawn_again_only_for_a_key() -> None:
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    screen = Screen(Control(), keys=theirs, output=theirs, colour=True)
+    screen._draw()
+    screen.state.press("p")
+    for pressed, frames in ((False, 1), (True, 2), (False, 2)):
+        screen._pressed = pressed
+        screen._draw()
+        assert screen.frames == frames
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_keys_that_come_at_once_are_told_apart() -> None:

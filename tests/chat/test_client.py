@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chat.fake_chat_server import CUT, FakeChatServer
+from tgi.chat import client
 from tgi.chat.client import ChatServer, ConnectionLost, NoServer, Refused, events, server_url
 from tgi.errors import ConfigError
 
@@ -99,3 +100,9 @@ async def test_where_nobody_listens_the_command_to_start_a_server_is_told() -> N
     assert f"`tgi serve --port {url.rpartition(':')[2]}`" in (absent.value.hint or "")
     with pytest.raises(NoServer):
         await ChatServer(url).models()
+
+
+async def test_adapters_of_a_model_are_no_models_to_choose_from() -> None:
+    listed = {"data": [{"id": "base"}, {"id": "adapter", "parent": "base"}, {"no": "id"}, 7]}
+    assert client._model_names(listed) == ["base"]
+    assert client._model_names({"data": None}) == client._model_names([]) == []

@@ -89,6 +89,12 @@ def test_a_refused_question_leaves_the_conversation_and_can_be_retried() -> None
     assert all([m["content"] for m in r["messages"]] == ["Be terse.", "question"] for r in fake.requests)
 
 
+def test_a_question_without_an_answer_leaves_no_trace_in_the_next_one() -> None:
+    with FakeChatServer((422, {"error": "too long"}), ["fine"]) as fake:
+        Talk(chat(fake), "refused", "another")
+    assert [m["content"] for m in fake.requests[1]["messages"]] == ["Be terse.", "another"]
+
+
 async def test_a_stopped_answer_stays_in_the_conversation() -> None:
     with FakeChatServer(["half", HANG]) as fake:
         talk = chat(fake)

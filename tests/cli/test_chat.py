@@ -123,8 +123,10 @@ def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
         assert "Some bold text." in screen
         terminal.press("more\r")
         terminal.until("part of it")
+        terminal.press("ahead")
         terminal.press("\x03")
         assert terminal.until("stopped").count("part of it") == 1
+        assert b"ahead" not in terminal.written  # what is typed meanwhile is not written into the answer
         terminal.press("third\\\r")
         terminal.until("\n...")
         terminal.press("line\r")
