@@ -194,7 +194,7 @@ def test_abort_frees_row_and_blocks_before_the_next_plan() -> None:
 def test_any_of_many_stop_ids_ends_a_request(place: int) -> None:
     tokens = expected_tokens(make_request(1, range(10)))
     others = [token for token in range(300, 341) if token not in tokens]
-    stop_ids = tuple(others[:place]) + (tokens[2],) + tuple(others[place:])
+    stop_ids = (*others[:place], tokens[2], *others[place:])
     bench = Bench()
     bench.add(make_request(1, range(10), stop_ids=stop_ids))
     bench.run()

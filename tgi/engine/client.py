@@ -98,10 +98,9 @@ def decode(output: StepOutput) -> Step:
     token_ids: list[int] = np.frombuffer(output.token_ids, np.int32).tolist()
     logprobs = _decimals(output.logprobs)
     tops = {entry: _pairs(top) for entry, top in output.top.items()}
-    tokens = [
-        (ids[i], Token(indices[i], token_ids[i], logprobs[i], tops.get(i, ()), _FINISH[finish]))
-        for i, finish in enumerate(output.finish)
-    ]
+    choices: list[tuple[tuple[int, float], ...]] = [tops.get(i, ()) for i in range(len(ids))]
+    finish = [_FINISH[reason] for reason in output.finish]
+    tokens = list(zip(ids, map(Token, indices, token_ids, logprobs, choices, finish), strict=True))
     prompts: dict[int, PromptReport] = {}
     for entry, column in output.prompt_logprobs.items():
         likely = output.prompt_top.get(entry, {})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import logging
 import signal
 import socket
@@ -32,6 +33,7 @@ from tgi.engine.messages import (
 )
 from tgi.engine.scheduler import Scheduler
 from tgi.errors import EngineGone, TgiError
+from tgi.runner.pace import Pace
 from tgi.runner.plan import StepPlan, StepResult
 from tgi.wire import Channel
 
@@ -72,6 +74,7 @@ class EngineCore:
     def __init__(self, runner: Runner, channel: Channel[FromEngine, ToEngine], *, prefix_caching: bool = True) -> None:
         self._runner = runner
         self._channel = channel
+        self._pace = Pace(runner.max_step_tokens)
         self._scheduler = Scheduler(
             num_blocks=runner.num_blocks,
             block_size=runner.block_size,
@@ -88,10 +91,9 @@ class EngineCore:
         Raises: EngineGone when the front end is gone; `StepFailed` when the engine's state is unknown.
         """
         while self._receive():
-            if self._scheduler.idle:
-                continue
             try:
-                self._step()
+                if not self._scheduler.idle:
+                    self._step()
             except EngineGone:
                 raise
             except Exception as error:
@@ -118,7 +120,7 @@ class EngineCore:
         return True
 
     def _step(self) -> None:
-        plan = self._scheduler.plan()
+        plan = self._scheduler.plan(self._pace.step_tokens())
         if plan is None:
             raise RuntimeError("requests are pending, yet there is nothing to compute")
         if plan.started:
@@ -134,6 +136,8 @@ class EngineCore:
             self._channel.send(RequestFailed(ids=ids, reason="out of memory"))
             return
         output, failed = self._scheduler.update(plan, result)
+        step_s, stats = result.forward_s + result.sample_s, output.stats
+        self._pace.learn(output.finish.count(0), stats.decode_tokens, stats.prefill_tokens, step_s)
         self._channel.send(output)
         for message in failed:
             self._channel.send(message)
@@ -158,10 +162,8 @@ def load_runner(config: Config, model_path: Path) -> Runner:
     from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415
     from tgi.runner.runner import ModelRunner  # noqa: PLC0415
 
-    return ModelRunner.load(
-        open_checkpoint(model_path), config=config,
-        load_tokenizer=lambda: load_encoding(model_path, config.model.tokenizer_config_path),
-    )  # fmt: skip
+    tokenizer = functools.partial(load_encoding, model_path, config.model.tokenizer_config_path)
+    return ModelRunner.load(open_checkpoint(model_path), config=config, load_tokenizer=tokenizer)
 
 
 def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> None:

@@ -82,9 +82,8 @@ def start(config: Config, model_path: Path, *, runner: str = RUNNER) -> EngineHa
     "module:name", that makes a runner of (config, model_path) in the child.
     """
     ours, theirs = socket.socketpair()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_child, args=(theirs, os.getpid(), config, model_path, runner), name="tgi-engine"
-    )
+    arguments = (theirs, os.getpid(), config, model_path, runner)
+    process = multiprocessing.get_context("spawn").Process(target=_child, args=arguments, name="tgi-engine")
     with theirs, anonymous_main():
         process.start()
     return EngineHandle(process, ours)

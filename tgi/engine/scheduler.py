@@ -109,15 +109,16 @@ class Scheduler:
             if request is not None:
                 self._end(request)
 
-    def plan(self) -> StepPlan | None:
-        """Decide the next step. Returns: None if there is nothing to compute."""
+    def plan(self, max_tokens: int | None = None) -> StepPlan | None:
+        """Decide the next step, of at most `max_tokens`. Returns: None if there is nothing to compute."""
+        budget = min(max_tokens or self._max_step_tokens, self._max_step_tokens)
         self._started = []
         self._cached_tokens = self._preempted = 0
         if (plan := self._plan_steady()) is not None:
             return plan
-        rows, counts = self._grant_running()
+        rows, counts = self._grant_running(budget)
         if not self._preempted:  # the blocks just taken from the newest request are not for the queue it leads
-            admitted = self._admit_waiting(self._max_step_tokens - int(counts.sum()))
+            admitted = self._admit_waiting(budget - int(counts.sum()))
             rows = np.concatenate((rows, np.array([request.row for request in self._started], np.int64)))
             counts = np.concatenate((counts, np.array(admitted, np.int32)))
         members = counts > 0
@@ -179,13 +180,13 @@ class Scheduler:
             self._at(row).blocks.append(block)
         return steady.advance(self._sampled, beginners)
 
-    def _grant_running(self) -> tuple[Int64, Int32]:
+    def _grant_running(self, budget: int) -> tuple[Int64, Int32]:
         """Tokens for running requests, oldest first, preempting the newest until the blocks suffice."""
         while True:
             rows = np.fromiter((request.row for request in self._running.values()), np.int64, len(self._running))
             gaps = self._rows.num_tokens[rows] - self._rows.num_computed[rows]
             older = np.cumsum(gaps) - gaps
-            counts = np.clip(self._max_step_tokens - older, 0, gaps).astype(np.int32)
+            counts = np.clip(budget - older, 0, gaps).astype(np.int32)
             needed = -(-(self._rows.num_computed[rows] + counts) // self._block_size)
             missing = np.maximum(needed - self._rows.num_blocks[rows], 0)
             if int(missing.sum()) <= self._blocks.num_free:

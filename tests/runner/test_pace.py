@@ -1,0 +1,46 @@
+"""The size of the next step follows from what past ones took."""
+
+from __future__ import annotations
+
+from tgi.runner.pace import LEAST_PROMPT_TOKENS, Pace
+
+
+def learned(decode_s: float, token_s: float, *, most: int = 256, decoding: int = 4) -> Pace:
+    """A pace that has seen a prompt alone, and then steps that only decode."""
+    pace = Pace(most)
+    pace.learn(decoding=1, decode_tokens=0, prefill_tokens=100, step_s=100 * token_s)
+    pace.learn(decoding=decoding, decode_tokens=decoding, prefill_tokens=0, step_s=decode_s)
+    return pace
+
+
+def test_a_prompt_alone_gets_the_whole_budget() -> None:
+    pace = learned(0.02, 0.001)
+    pace.learn(decoding=0, decode_tokens=4, prefill_tokens=0, step_s=0.02)
+    assert pace.step_tokens() == 256
+
+
+def test_a_step_with_a_prompt_takes_little_longer_than_one_without() -> None:
+    pace = learned(0.04, 0.001)
+    assert pace.step_tokens() == 4 + 30
+    assert 0.04 + 0.001 * (pace.step_tokens() - 4) <= 1.75 * 0.04 + 1e-9
+
+
+def test_a_prompt_goes_on_however_fast_decoding_is() -> None:
+    assert learned(0.001, 0.001).step_tokens() == 4 + LEAST_PROMPT_TOKENS
+
+
+def test_the_budget_is_never_exceeded() -> None:
+    assert learned(10.0, 0.001).step_tokens() == 256
+
+
+def test_nothing_is_held_back_before_anything_was_measured() -> None:
+    pace = Pace(256)
+    pace.learn(decoding=3, decode_tokens=2, prefill_tokens=50, step_s=0.1)
+    assert pace.step_tokens() == 256
+
+
+def test_what_prompts_cost_is_learnt_beside_decoding_requests_too() -> None:
+    pace = learned(0.04, 0.001)
+    for _ in range(100):
+        pace.learn(decoding=4, decode_tokens=4, prefill_tokens=10, step_s=0.04 + 10 * 0.002)
+    assert pace.step_tokens() in (4 + 14, 4 + 15)
