@@ -208,8 +208,8 @@ class UnknownError(ServerError):
 OverloadedError = Overloaded
 IncompleteGenerationError = IncompleteGeneration
 _TOLD_TYPES: Mapping[str, type[RequestError]] = {
-    "generation": GenerationError, "incomplete_generation": IncompleteGeneration, "overloaded": Overloaded,
-    "validation": ValidationError,
+    "generation": GenerationError, "incomplete_generation": IncompleteGeneration,
+    "incomplete_generation_stream": IncompleteGeneration, "overloaded": Overloaded, "validation": ValidationError,
 }  # fmt: skip
 _TOLD_STATUSES: Mapping[int, type[RequestError]] = {
     400: BadRequestError, 403: ShardNotReadyError, 404: NotFoundError, 424: ShardNotReadyError,

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub import AsyncInferenceClient, InferenceClient, errors
 from huggingface_hub.errors import HfHubHTTPError, OverloadedError, ValidationError
 
 from tests.live import LiveServer
 from tests.server.serving import answering, serve
 from tgi.config import Limits
+from tgi.errors import GenerationError, IncompleteGeneration
 
 PROMPT = "The capital of France is"
 QUESTION = [{"role": "user", "content": "Name three colours."}]
@@ -155,6 +156,48 @@ def test_the_endpoint_describes_itself(live_server: LiveServer) -> None:
     assert client.health_check() is True
     info = client.get_endpoint_info()
     assert (info["model_id"], info["router"]) == (live_server.get("/info")["model_id"], "text-generation-router")
+
+
+def test_a_tool_is_called(client: InferenceClient) -> None:
+    place = {"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"]}
+    tool: Any = {"type": "function", "function": {"name": "weather", "description": "Tells.", "parameters": place}}
+    answer = client.chat_completion(QUESTION, tools=[tool], tool_choice="required", max_tokens=60, temperature=0.0)
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert (answer.choices[0].finish_reason, call.function.name) == ("tool_calls", "weather")
+    arguments: Any = call.function.arguments
+    assert (json.loads(arguments) if isinstance(arguments, str) else arguments) == {"city": "Paris"}
+
+
+async def test_the_async_client_has_every_option(live_server: LiveServer) -> None:
+    async with AsyncInferenceClient(live_server.url) as client:
+        answer: Any = await client.text_generation(
+            PROMPT, details=True, decoder_input_details=True, best_of=2, do_sample=True, temperature=0.9, top_k=30,
+            top_p=0.9, typical_p=0.9, repetition_penalty=1.1, frequency_penalty=0.1, top_n_tokens=2, truncate=3,
+            watermark=True, stop=["NEVER"], max_new_tokens=3, return_full_text=False,
+            grammar={"type": "regex", "value": "[a-z ]+"},
+        )  # fmt: skip
+        assert (answer.details.generated_tokens, len(answer.details.prefill)) == (3, 3)
+        assert len(answer.details.best_of_sequences) == 1
+        scored: Any = await client.chat_completion(QUESTION, logprobs=True, top_logprobs=2, max_tokens=2, seed=1)
+        assert [len(token.top_logprobs) for token in scored.choices[0].logprobs.content] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "streamed"),
+    [
+        (GenerationError("out of memory"), errors.GenerationError, errors.GenerationError),
+        # In a stream TGI calls it by a name that the package does not know.
+        (IncompleteGeneration(), errors.IncompleteGenerationError, errors.UnknownError),
+    ],
+)
+async def test_failures_are_typed(error: Exception, expected: type[Exception], streamed: type[Exception]) -> None:
+    async with serve(lambda request: [error]) as server, AsyncInferenceClient(server.url) as client:
+        with pytest.raises(expected):
+            await client.text_generation("x")
+    async with serve(lambda request: [97, error]) as server, AsyncInferenceClient(server.url) as client:
+        stream = await client.text_generation("x", stream=True)
+        with pytest.raises(streamed):
+            [piece async for piece in stream]
 
 
 async def test_a_full_server_is_an_overloaded_error() -> None:

@@ -81,6 +81,26 @@ async def test_a_refused_request_is_sent_again_after_the_time_it_was_told() -> N
         assert await server.metric("tgi_request_success") == 2
 
 
+async def test_who_gives_up_is_told_the_server_was_full() -> None:
+    async with serve(answering("a"), limits=BUSY) as server, client_of(server, retries=1) as client:
+        server.supervisor.hold()
+        first = asyncio.create_task(ask(client))
+        while not server.supervisor.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        with pytest.raises(openai.RateLimitError):
+            await ask(client)
+        assert await server.metric('tgi_request_failure{err="overloaded"}') == 2  # it was sent twice
+        server.supervisor.release()
+        await first
+
+
+async def test_a_refusal_of_the_request_itself_is_not_retried() -> None:
+    async with serve() as server, client_of(server, retries=3) as client:
+        with pytest.raises(openai.UnprocessableEntityError):
+            await ask(client, frequency_penalty=3)
+        assert await server.metric('tgi_request_failure{err="validation"}') == 1
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [(IncompleteGeneration(), openai.InternalServerError), (GenerationError("out of memory"), openai.APIStatusError)],
