@@ -8,6 +8,8 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -171,3 +173,17 @@ def test_the_model_and_the_settings_reach_the_server(monkeypatch: pytest.MonkeyP
     assert seen[0] == config
     assert isinstance(seen[1], ModelFiles)
     assert seen[1].folder == tmp_path
+
+
+def test_the_engine_starts_before_the_server_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom tgi.cli import startup\nfrom tgi.config import Config, Http, Model\n"
+        "from tgi.engine import process\n"
+        "def start(config, path):\n"
+        "    print([name for name in ('aiohttp', 'tokenizers', 'jinja2', 'torch') if name in sys.modules])\n"
+        "    sys.exit(7)\n"
+        "process.start = start\n"
+        f"startup.run(Config(model=Model(model_id={str(tmp_path)!r}), http=Http(port=0)), [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "[]\n"), done.stderr
