@@ -74,6 +74,7 @@ class FakeHub:
         self.sent: dict[str, int] = {}  # bytes of each file's content that left
         self.corrupt: dict[tuple[str, str], bytes] = {}  # what is sent instead of a file's content
         self.ignore_ranges = False
+        self.sizes = True  # some mirrors list names alone
         self.xet = False
         self._faults: dict[tuple[str, str], list[Fault]] = {}
         self._loop = asyncio.new_event_loop()
@@ -190,7 +191,7 @@ class FakeHub:
                 {"type": "file", "path": name, "size": len(data), "oid": git_id(data)} | _lfs(name, data)
                 for name, data in sorted(commit.files.items())
             ])  # fmt: skip
-        blobs = request.query.get("blobs", "").lower() in ("true", "1")
+        blobs = request.query.get("blobs", "").lower() in ("true", "1") and self.sizes
         siblings = [
             {"rfilename": name} | ({"size": len(data), "blobId": git_id(data)} | _lfs(name, data) if blobs else {})
             for name, data in sorted(commit.files.items())

@@ -133,11 +133,24 @@ def test_draft_heads_bring_their_base(run: Run, fake_hub: FakeHub) -> None:
     assert run("a/old", Wish(convert=True)).made == ("medusa_lm_head.safetensors",)
 
 
-def test_a_repository_without_tokenizer_is_refused(run: Run, fake_hub: FakeHub) -> None:
+def test_a_repository_without_tokenizer_is_fetched_and_what_it_lacks_is_known(run: Run, fake_hub: FakeHub) -> None:
     fake_hub.add("a/base", {name: data for name, data in BASE.items() if name != "tokenizer.json"})
-    with pytest.raises(ModelError) as refusal:
-        run("a/base")
-    assert refusal.value.exit_code == 18
+    done = run("a/base")
+    assert (done.lacks, done.was_here) == (["tokenizer.json"], False)
+    assert run("a/base").was_here
+    fake_hub.add("a/whole", BASE)
+    assert run("a/whole").lacks == []
+    fake_hub.close()
+    assert run("a/base").lacks == ["tokenizer.json"]
+
+
+def test_what_another_program_left_out_is_fetched(run: Run, fake_hub: FakeHub) -> None:
+    fake_hub.add("a/base", BASE)
+    folder = run("a/base").files.folder
+    (folder / "tokenizer.json").resolve().unlink()
+    (folder / "tokenizer.json").unlink()
+    assert not run("a/base").was_here
+    assert (folder / "tokenizer.json").read_bytes() == BASE["tokenizer.json"]
 
 
 def test_a_plan_fetches_and_writes_nothing(run: Run, fake_hub: FakeHub, tmp_path: Path) -> None:

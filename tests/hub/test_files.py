@@ -144,7 +144,7 @@ def test_a_revision_after_the_id_is_one_and_in_a_path_is_none(tmp_path: Path) ->
 
 def test_an_adapter_is_found_with_the_id_of_its_base(tmp_path: Path) -> None:
     snapshot = cached_snapshot(tmp_path, "owner/adapter", ("adapter_model.safetensors",))
-    assert find_cached_part("owner/adapter", None, tmp_path) is None
+    assert base_of(snapshot) is None
     (snapshot / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
     assert base_of(snapshot) == "owner/base"
     assert find_cached("owner/adapter", None, tmp_path) is None

@@ -183,3 +183,14 @@ def test_pickles_are_fetched_only_when_asked_for(fake_hub: FakeHub, tmp_path: Pa
     assert refusal(fake_hub, tmp_path).exit_code == 16
     files = fetch(fake_hub, tmp_path, convert=True)
     assert (files.folder / "pytorch_model.bin").read_bytes() == b"p"
+
+
+def test_a_mirror_that_lists_names_alone_is_asked_for_each_file(fake_hub: FakeHub, tmp_path: Path) -> None:
+    fake_hub.add("owner/name", MODEL | {"chat_template.jinja": b""})
+    fake_hub.sizes = False
+    fake_hub.cut("owner/name", "model.safetensors", 70_000)
+    files = fetch(fake_hub, tmp_path)
+    assert (files.folder / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
+    assert fake_hub.ranges("model.safetensors") == [None, "bytes=65536-"]
+    fake_hub.corrupt["owner/name", "model.safetensors"] = b"v" * 100_000
+    assert refusal(fake_hub, tmp_path / "other").exit_code == 16

@@ -115,6 +115,8 @@ def _finish(fetched: Fetched, written: Path | None, events: Events | None, took_
     from tgi.hub.lock import paths_of  # noqa: PLC0415
 
     files = fetched.files
+    for name in fetched.lacks:
+        warn(f"`{files.model_id}` has no {name}: `tgi serve` cannot serve it as it is")
     found = paths_of(files)
     total = sum(path.stat().st_size for _, path in found)
     if events is not None:

@@ -18,6 +18,8 @@ from tgi.hub.files import (
     find_local,
     find_overridden,
     is_complete,
+    is_part,
+    lacking,
     split_hub_id,
 )
 from tgi.hub.isolated import run_isolated
@@ -25,6 +27,7 @@ from tgi.hub.selection import ADAPTER_CONFIG, Plan, PlannedFile, pickled
 from tgi.hub.watch import Watcher
 
 CONVERT = "tgi.conversion.pickles:convert"  # named, not imported: they load torch
+NETWORK = 14  # the exit code
 MERGE = "tgi.conversion.lora:merge"
 
 
@@ -45,6 +48,14 @@ class Fetched:
     base: ModelFiles | None = None
     made: tuple[str, ...] = ()  # files that were written here, by conversion or merging
 
+    @property
+    def lacks(self) -> list[str]:
+        """Files without which this cannot be served; none for what is no model of its own."""
+        files = self.files
+        if self.base is not None or files.revision is None or files.path.is_file():
+            return []
+        return lacking(files.folder)
+
 
 def fetch(model: Model, wish: Wish, *, environment: HubSettings, watcher: Watcher) -> Fetched:
     """Bring the model, and its base, to this machine.
@@ -55,19 +66,20 @@ def fetch(model: Model, wish: Wish, *, environment: HubSettings, watcher: Watche
     model = resolved(model)
     if (model.model_id is None and model.weights_cache_override is None) or model.locked:
         return _located(model, environment, watcher)
-    here = _here(model)
-    files = here or _download(model, wish, environment, watcher)
+    counted = _Counted(watcher)
+    files = _here(model) or _download(model, wish, environment, counted)
+    was_here = not counted.called
     made = _converted(files, wish)
     if (files.folder / ADAPTER_CONFIG).exists() and is_complete(files.folder):
-        return Fetched(_again(files), here is not None, None, made)  # merged already
+        return Fetched(files, was_here and not made, None, made)  # merged already
     base_id = base_of(files.folder)
     if base_id is None or base_id == model.model_id:
-        return Fetched(_again(files), here is not None, None, made)
+        return Fetched(files, was_here and not made, None, made)
     wanted = replace(model, model_id=base_id, revision=None, weights_cache_override=None)
     base = fetch(wanted, Wish(convert=wish.convert), environment=environment, watcher=watcher)
     if wish.merge_lora and (files.folder / ADAPTER_CONFIG).exists():
         made += tuple(run_isolated(MERGE, str(base.files.folder), str(files.folder), str(files.folder)))
-    return Fetched(_again(files), here is not None and base.was_here and not made, base.files, made)
+    return Fetched(files, was_here and base.was_here and not made, base.files, made)
 
 
 def make_plan(model: Model, wish: Wish, *, environment: HubSettings) -> Plan:
@@ -92,7 +104,8 @@ def _here(model: Model) -> ModelFiles | None:
     assert model.model_id is not None
     cache = hub_cache(model)
     found = find_local(model.model_id) or find_cached(model.model_id, model.revision, cache)
-    return found or find_cached_part(model.model_id, model.revision, cache)
+    part = find_cached_part(model.model_id, model.revision, cache)
+    return found or (part if part is not None and is_part(part.folder) else None)
 
 
 def _download(model: Model, wish: Wish, environment: HubSettings, watcher: Watcher) -> ModelFiles:
@@ -104,7 +117,11 @@ def _download(model: Model, wish: Wish, environment: HubSettings, watcher: Watch
         return download(model.model_id, model.revision, cache, token=environment.token, endpoint=environment.endpoint,
                         progress=watcher, digests=environment.digests, convert=wish.convert, parts=True)  # fmt: skip
     except ModelError as error:
-        raise with_nearest(error, model.model_id, cache) from error
+        # Without network, weights that lack a tokenizer are better than nothing.
+        part = find_cached_part(model.model_id, model.revision, cache) if error.exit_code == NETWORK else None
+        if part is None:
+            raise with_nearest(error, model.model_id, cache) from error
+        return part
 
 
 def _ask(model: Model, wish: Wish, environment: HubSettings) -> Plan:
@@ -133,17 +150,6 @@ def _converted(files: ModelFiles, wish: Wish) -> tuple[str, ...]:
                          hint=f"`tgi download --convert {files.model_id}` makes safetensors of them",
                          exit_code=16)  # fmt: skip
     return tuple(run_isolated(CONVERT, str(folder), names))
-
-
-def _again(files: ModelFiles) -> ModelFiles:
-    """The same model, now that files may have been added."""
-    if files.path.is_file() or is_complete(files.folder) or files.revision is None:
-        return files
-    if base_of(files.folder) is not None:
-        return files
-    raise ModelError(f"the repository `{split_hub_id(files.model_id)[0]}` lacks a config.json or a tokenizer.json",
-                     hint="choose a repository that transformers' fast tokenizers can read, or a .gguf file",
-                     exit_code=18)  # fmt: skip
 
 
 def _default_plan(model: Model, environment: HubSettings) -> Plan:
@@ -186,5 +192,5 @@ class _Counted(Watcher):
         self._watcher(what, done_bytes, total_bytes)
 
     def planned(self, plan: Plan) -> None:
-        self.called = True
+        self.called = self.called or plan.missing_bytes > 0
         self._watcher.planned(plan)

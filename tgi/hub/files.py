@@ -122,11 +122,11 @@ def find_cached(model_id: str, revision: str | None, cache: Path) -> ModelFiles 
 
 
 def find_cached_part(model_id: str, revision: str | None, cache: Path) -> ModelFiles | None:
-    """An adapter, or draft heads, in the hub's cache; None when it is not there."""
+    """Weights in the hub's cache that cannot be served: of an adapter, of draft heads, or without a tokenizer."""
     storage = cache / f"models--{model_id.replace('/', '--')}"
     commit = _commit(storage, revision or DEFAULT_REVISION)
     snapshot = storage / "snapshots" / (commit or "")
-    return ModelFiles(model_id, commit, snapshot, snapshot) if commit and is_part(snapshot) else None
+    return ModelFiles(model_id, commit, snapshot, snapshot) if commit and has_weights(snapshot) else None
 
 
 def in_snapshot(model_id: str, commit: str, snapshot: Path, gguf: str | None) -> ModelFiles | None:
@@ -162,15 +162,24 @@ def is_complete(folder: Path) -> bool:
     weights = [file for file in folder.glob("*.safetensors") if file.exists()]
     if all(file.name.startswith("adapter_model") for file in weights):
         return len([file for file in folder.glob("*.gguf") if file.exists()]) == 1
-    if not (folder / "config.json").exists() or not (folder / "tokenizer.json").exists():
-        return False
+    return not lacking(folder) and has_weights(folder)
+
+
+def lacking(folder: Path) -> list[str]:
+    """Files without which a safetensors model cannot be served."""
+    return [name for name in ("config.json", "tokenizer.json") if not (folder / name).exists()]
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds safetensors: all that its index names, where it has one."""
+    weights = {file.name for file in folder.glob("*.safetensors") if file.exists()}
     if not (folder / WEIGHTS_INDEX).exists():
-        return True
+        return bool(weights)
     try:
         index = msgspec.json.decode((folder / WEIGHTS_INDEX).read_bytes(), type=_Index)
     except (OSError, msgspec.MsgspecError):
         return False
-    return {file.name for file in weights} >= set(index.weight_map.values())
+    return weights >= set(index.weight_map.values())
 
 
 def _commit(storage: Path, revision: str) -> str | None:

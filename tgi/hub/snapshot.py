@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
 from tgi.errors import ModelError
 from tgi.hub import transfer
@@ -41,8 +41,8 @@ def download(model_id: str, revision: str | None, cache: Path, *, token: str | N
              parts: bool = False) -> ModelFiles:  # fmt: skip
     """Fetch weights, configuration and tokenizer from the hub into its cache; what is there already is kept.
 
-    `convert` fetches pickled weights where there are no others, and `parts` accepts what is no whole model: an adapter,
-    or draft heads. A pinned `revision` (a commit) is all that is ever asked for.
+    `convert` fetches pickled weights where there are no others, and `parts` accepts what cannot be served: an adapter,
+    draft heads, a model without a tokenizer. A pinned `revision` (a commit) is all that is ever asked for.
 
     Raises: ModelError with exit code 12 (not found), 13 (gated), 14 (network), 15 (disk full), 16 (corrupt, or only
             pickled weights) or 18 (no fast tokenizer).
@@ -80,8 +80,10 @@ def make_plan(model_id: str, revision: str | None, cache: Path, *, token: str | 
             repository, revision=revision, timeout=_REPLY_TIMEOUT_S, files_metadata=True))  # fmt: skip
     siblings = {file.rfilename: file for file in info.siblings or []}
     names = choose(model_id, gguf, siblings, convert=convert)
-    plan = Plan(model_id, repository, revision, info.sha or revision or DEFAULT_REVISION,
-                tuple(_planned(siblings[name]) for name in names))  # fmt: skip
+    commit = info.sha or revision or DEFAULT_REVISION
+    with hub_errors(repository, revision, cache, endpoint, token):
+        files = tuple(_planned(siblings[name]) or _ask(repository, name, commit, endpoint, token) for name in names)
+    plan = Plan(model_id, repository, revision, commit, files)
     storage = _storage(plan, cache, token, endpoint)
     return replace(plan, files=tuple(replace(file, present=_present(file, storage)) for file in plan.files))
 
@@ -93,7 +95,10 @@ def part_alone(model_id: str) -> ModelError:
                       exit_code=18)  # fmt: skip
 
 
-def _planned(sibling: Any) -> PlannedFile:
+def _planned(sibling: Any) -> PlannedFile | None:
+    """What the list of files says of one; None where it leaves out the size, as some mirrors do."""
+    if sibling.size is None and not sibling.lfs:
+        return None
     lfs = sibling.lfs
     sha256 = getattr(lfs, "sha256", None) if lfs else None
     size = (getattr(lfs, "size", None) if lfs else None) or sibling.size or 0
@@ -103,6 +108,15 @@ def _planned(sibling: Any) -> PlannedFile:
         sha256=sha256 if sha256 and SHA256.fullmatch(sha256) else None,
         git_id=git_id if GIT_ID.fullmatch(git_id) else None,
     )  # fmt: skip
+
+
+def _ask(repository: str, name: str, commit: str, endpoint: str | None, token: str | None) -> PlannedFile:
+    """What the hub says of a file when it is asked for that one."""
+    url = hf_hub_url(repository, name, revision=commit, endpoint=endpoint)
+    answer = _patiently(lambda: get_hf_file_metadata(url, token=token, timeout=_REPLY_TIMEOUT_S, endpoint=endpoint))
+    etag = answer.etag or ""
+    return PlannedFile(name, answer.size or 0, sha256=etag if SHA256.fullmatch(etag) else None,
+                       git_id=etag if GIT_ID.fullmatch(etag) else None)  # fmt: skip
 
 
 def _present(file: PlannedFile, storage: Storage) -> int:

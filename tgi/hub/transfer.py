@@ -140,7 +140,7 @@ class _File:
 
     def fetch(self, digests: Digests) -> None:
         file, storage = self._file, self._storage
-        if file.key is not None and not 0 < constants.MAX_HTTP_DOWNLOAD_SIZE < file.size:
+        if file.key is not None and 0 < file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
             self._fetch_blob(file.key)
         path = Path(hf_hub_download(
             storage.repository, file.path, revision=storage.commit, cache_dir=storage.cache, token=storage.token,
