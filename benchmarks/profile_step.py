@@ -1,0 +1,109 @@
+"""Where the time of a decode step goes, against the floor of each part: `python -m benchmarks.profile_step MODEL`.
+
+Loads a model as the engine does, lets it record a step of 1 and of 32 sequences, then makes every recorded call again
+by itself, many times, and adds up the least times by kind. A matrix's floor is its bytes at the memory's bandwidth (as
+`tgi bench` measures it); what the parts leave of a whole step is Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tgi.bench import machine, roof
+from tgi.checkpoint import open_checkpoint
+from tgi.config import Config
+from tgi.kernels.replay import REPLAYED, Recording
+from tgi.runner.plan import RowState, StepPlan
+from tgi.runner.runner import ModelRunner
+from tgi.sampling import SamplingParams
+
+
+def decode_step(runner: ModelRunner, rows: int, context: int, *, first: bool) -> StepPlan:
+    """One token for each of `rows` sequences of `context` tokens, whose caches hold zeros; `first` begins the rows."""
+    size = runner.block_size
+    width = -(-context // size)
+    tables = 1 + np.arange(rows * width, dtype=np.int32).reshape(rows, width)
+    last = context - 1
+    ids, row = np.full(rows, 1000, np.int32), np.arange(rows, dtype=np.int32)
+    greedy = SamplingParams(do_sample=False)
+    states = tuple(RowState(i, greedy, ids[:1], ids[:0], top_tokens=0, prompt_logprobs=False) for i in range(rows))
+    return StepPlan(
+        input_ids=ids, positions=np.full(rows, last, np.int32),
+        slot_mapping=tables[:, last // size].astype(np.int64) * size + last % size,
+        query_starts=np.arange(rows + 1, dtype=np.int32), context_lens=np.full(rows, context, np.int32),
+        block_tables=tables, rope_variants=np.zeros(rows, np.int32), logits_indices=row, logits_rows=row,
+        sample=np.ones(rows, np.bool_), targets=np.full(rows, -1, np.int32), started=states if first else (),
+    )  # fmt: skip
+
+
+def calls(recording: Recording) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+    """Every recorded call by itself: its name, and the program of it alone."""
+    words, place = recording.words, 0
+    while place < len(words):
+        end = place + 2 + words[place + 1]
+        yield REPLAYED[words[place]], np.array(words[place:end], np.int64)
+        place = end
+
+
+def profile(runner: ModelRunner, rows: int, context: int, repeats: int) -> dict[str, float]:
+    """Microseconds of a whole step and of its parts."""
+    for number in range(3):
+        runner.execute(decode_step(runner, rows, context, first=number == 0))
+    plan = decode_step(runner, rows, context, first=False)
+    found = {"step": _least(lambda: runner.execute(plan), repeats)}
+    graph = runner._graphs._graphs[rows]
+    run = graph.recording.run
+    assert run is not None
+    for name, program in calls(graph.recording):
+        again = functools.partial(run, program.ctypes.data, len(program))
+        found[name] = found.get(name, 0.0) + _least(again, repeats)
+    rows_of = graph.hidden[:rows].clone()
+    found["output layer"] = _least(lambda: runner._model.logits(rows_of), repeats)
+    found["sampling"] = 1e6 * min(runner.execute(plan).sample_s for _ in range(repeats))
+    found["the rest"] = found["step"] - sum(value for name, value in found.items() if name != "step")
+    runner._sampler.end(tuple(range(rows)))
+    return found
+
+
+def _least(function: Callable[[], object], repeats: int) -> float:
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begin)
+    return 1e6 * best
+
+
+def main() -> None:
+    """Print a line of JSON for each number of sequences."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("model", type=Path, help="a model's file or folder")
+    parser.add_argument("--streams", default="1,32")
+    parser.add_argument("--context", type=int, default=192)
+    parser.add_argument("--repeats", type=int, default=10)
+    options = parser.parse_args()
+    runner = ModelRunner.load(open_checkpoint(options.model), config=Config())
+    runner.warm_up()
+    limits, cost = machine.measure_roof(), roof.model_cost(options.model)
+    for rows in [int(word) for word in options.streams.split(",")]:
+        found = profile(runner, rows, options.context, options.repeats)
+        weights = 1e6 * cost.weight_bytes / limits.bandwidth
+        cache = 1e6 * rows * options.context * cost.kv_bytes / limits.bandwidth
+        line = {
+            "streams": rows,
+            "context": options.context,
+            "floor of the weights": weights,
+            "floor of the cache": cache,
+        }
+        print(json.dumps({name: round(value) for name, value in {**line, **found}.items()}))
+
+
+if __name__ == "__main__":
+    main()
