@@ -134,6 +134,29 @@ def test_attention_ignores_chunks_blocks_and_neighbours(
         any_cut()
 
 
+@pytest.mark.parametrize("window", [0, 700])
+def test_attention_over_several_spans_ignores_chunks(path: str, window: int) -> None:
+    if path == "torch":
+        pytest.skip("spans are the native library's")
+    tokens = 1600
+    prompt = Prompt(tokens, 6, 2, 16)
+    whole = prompt.attend([], 16, torch.float16, window, seed=0)
+    for cuts in ([1], [767], [768], [769, 1535, 1536], [100, 900, 1599]):
+        assert torch.equal(prompt.attend(cuts, 16, torch.float16, window, seed=1), whole)
+
+
+@pytest.mark.parametrize("window", [0, 900])
+def test_attention_over_several_spans_is_attention(ops: ModuleType, window: int) -> None:
+    tokens = 1000
+    prompt = Prompt(tokens, 6, 2, 20)
+    found = prompt.attend([tokens - 2], 16, torch.float32, window, seed=0)[-2:].view(2, 6, 20)
+    for token, position in enumerate((tokens - 2, tokens - 1)):
+        seen = slice(max(0, position + 1 - window) if window else 0, position + 1)
+        scores = torch.einsum("hd,khd->hk", prompt.queries[position], prompt.keys[seen].repeat_interleave(3, 1)) * 0.2
+        expected = torch.einsum("hk,khd->hd", scores.softmax(1), prompt.values[seen].repeat_interleave(3, 1))
+        torch.testing.assert_close(found[token], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("most", ["avx512", "avx2", "portable"])
 def test_the_number_of_threads_changes_nothing(most: str) -> None:
     weights = [

@@ -161,7 +161,12 @@ TGI_EXPORT int tgi_attention(
     int64_t share = heads / kv_heads, most = share < GROUP_ROWS ? GROUP_ROWS / share : 1;
     int64_t keys = 0;
     if (query_starts[0] != 0 || query_starts[requests] != tokens) return -1;
-    std::vector<QueryGroup> groups;
+    static thread_local std::vector<QueryGroup> groups;
+    static thread_local std::vector<SpanOfGroup> spans;
+    static thread_local std::vector<float> partials;
+    groups.clear();
+    spans.clear();
+    int64_t rows = 0;
     for (int64_t i = 0; i < requests; i++) {
         int64_t first = query_starts[i], count = query_starts[i + 1] - first, context = context_lens[i];
         if (count < 0 || count > context || context > table_stride * block_size) return -1;
@@ -169,17 +174,26 @@ TGI_EXPORT int tgi_attention(
         for (int64_t block = 0; block * block_size < context; block++)
             if (table[block] < 0 || table[block] >= num_blocks) return -1;
         for (int64_t done = 0; done < count; done += most) {
-            int64_t together = count - done < most ? count - done : most;
+            int64_t together = count - done < most ? count - done : most, position = context - count + done;
+            int64_t cut = (position + together + SPAN - 1) / SPAN, group = static_cast<int64_t>(groups.size());
             groups.push_back({static_cast<int32_t>(i), static_cast<int32_t>(first + done),
-                              static_cast<int32_t>(together), static_cast<int32_t>(context - count + done)});
-            keys += context;
+                              static_cast<int32_t>(together), static_cast<int32_t>(position),
+                              static_cast<int32_t>(cut), rows});
+            for (int64_t span = 0; span < cut; span++)
+                spans.push_back({static_cast<int32_t>(group), static_cast<int32_t>(span)});
+            if (cut > 1) rows += cut * together * heads;
+            keys += position + together;
         }
     }
-    AttentionTask task{q,          q_token_stride, q_head_stride, heads,        kv_heads,     head_dim,      k_cache, v_cache,
-                       cache_type, block_size,     block_tables,  table_stride, groups.data(), scale, window, out};
-    int64_t count = static_cast<int64_t>(groups.size());
+    size_t partial_size = static_cast<size_t>(rows * ((head_dim + 7) / 8 * 8 + PARTIAL_EXTRA));
+    if (partials.size() < partial_size) partials.resize(partial_size);
+    AttentionTask task{q, q_token_stride, q_head_stride, heads, kv_heads, head_dim, k_cache, v_cache, cache_type,
+                       block_size, block_tables, table_stride, groups.data(), spans.data(), partials.data(), scale,
+                       window, out};
+    int64_t count = static_cast<int64_t>(spans.size());
     int64_t slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
     if (count > 0) run(engine().kernels->attention, &task, count * kv_heads * slices, keys / count * head_dim);
+    if (rows > 0) run(engine().kernels->merge_spans, &task, static_cast<int64_t>(groups.size()), heads * head_dim * 8);
     return 0;
 }
 

@@ -3,8 +3,9 @@
 // A query vector meets its keys in tiles of TILE_KEYS positions, counted from position 0 of its request, whatever
 // block they lie in. Within a tile: scores (as matmul's sums), their maximum, exponentials and their sum (lane by lane,
 // then as `sum` does; places the query must not see count as -inf), then the weighted values, added position after
-// position to what earlier tiles left, scaled to the new maximum. So the order depends on the query's position and the
-// window only. Queries of neighbouring tokens share the converted tile, and nothing else.
+// position to what earlier tiles left, scaled to the new maximum. Contexts longer than SPAN are cut in spans of that
+// many positions, computed each on its own by any thread; their results are scaled to the largest maximum and added in
+// order. So the order depends on the query's position and the window only. Queries of neighbouring tokens share the converted tile, and nothing else.
 #pragma once
 
 #include "matmul.h"
@@ -13,6 +14,7 @@ namespace tgi {
 namespace TGI_PATH {
 
 constexpr int64_t TILE_KEYS = 48;  // whole vectors, and whole TILE_ROWS
+static_assert(SPAN % TILE_KEYS == 0, "a span is whole tiles");
 constexpr int64_t AHEAD = 12;      // positions between asking for a key and reading it
 
 struct AttentionBuffers {
@@ -168,9 +170,15 @@ static void attend_tile(
     }
 }
 
-// `heads` query heads from `head` on, which share the kv head.
+// Where the result of a span of a group begins, for the slice of heads from `head` on.
+TGI_INLINE float* partial_rows(const AttentionTask& task, const QueryGroup& group, int64_t span, int64_t head) {
+    int64_t size = (task.head_dim + 7) / 8 * 8 + PARTIAL_EXTRA;
+    return task.partials + (group.partial + (span * task.heads + head) * group.count) * size;
+}
+
+// `heads` query heads from `head` on, which share the kv head, over one span of the context.
 static void attend(
-    const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t head, int64_t heads,
+    const AttentionTask& task, const QueryGroup& group, int64_t span, int64_t kv_head, int64_t head, int64_t heads,
     AttentionBuffers& buffers) {
     int64_t rows = group.count * heads, hd = task.head_dim, width = (hd + 7) / 8 * 8;
     for (int64_t row = 0; row < rows; row++) {
@@ -183,8 +191,9 @@ static void attend(
         buffers.most[row] = -__builtin_inff();
         buffers.total[row] = 0.0f;
     }
-    int64_t stop = group.position + group.count;
+    int64_t stop = group.position + group.count < (span + 1) * SPAN ? group.position + group.count : (span + 1) * SPAN;
     int64_t first = task.window > 0 && group.position + 1 > task.window ? group.position + 1 - task.window : 0;
+    if (first < span * SPAN) first = span * SPAN;
     for (int64_t start = first / TILE_KEYS * TILE_KEYS; start < stop; start += TILE_KEYS) {
         int64_t count = stop - start < TILE_KEYS ? stop - start : TILE_KEYS;
         gather_tile(task, group, kv_head, start, count, width, buffers);
@@ -197,13 +206,61 @@ static void attend(
         for (int64_t token = 0; token < group.count; token++)
             attend_tile(task, start, group.position + token, token * heads, heads, width, buffers);
     }
+    if (group.spans > 1) {
+        float* partial = partial_rows(task, group, span, head);
+        for (int64_t row = 0; row < rows; row++, partial += width + PARTIAL_EXTRA) {
+            std::memcpy(partial, buffers.sums + row * width, static_cast<size_t>(width) * sizeof(float));
+            partial[width] = buffers.most[row];
+            partial[width + 1] = buffers.total[row];
+        }
+        return;
+    }
     for (int64_t row = 0; row < rows; row++) {
         float* out = task.out + ((group.first + row / heads) * task.heads + head + row % heads) * hd;
         for (int64_t i = 0; i < hd; i++) out[i] = buffers.sums[row * width + i] / buffers.total[row];
     }
 }
 
-// Unit: one group of queries, and at most GROUP_ROWS of the heads that share a kv head.
+// One row of a group's result, from its spans: `partial` is the first's, the others follow at `stride`.
+static void merge_row(const float* partial, int64_t stride, int64_t spans, int64_t hd, int64_t width, float* out) {
+    const float lowest = -__builtin_inff();
+    float most = lowest, total = 0.0f;
+    for (int64_t span = 0; span < spans; span++) {
+        float here = partial[span * stride + width];
+        most = here > most ? here : most;
+    }
+    alignas(32) float sums[MAX_HEAD_DIM] = {};
+    for (int64_t span = 0; span < spans; span++) {
+        const float* values = partial + span * stride;
+        if (values[width + 1] == 0.0f) continue;  // the row sees nothing there
+        Float8 factor = exponential(all(values[width] - most));
+        total += values[width + 1] * factor[0];
+        for (int64_t i = 0; i < width; i += 8) store(sums + i, load(sums + i) + load(values + i) * factor);
+    }
+    for (int64_t i = 0; i < hd; i++) out[i] = sums[i] / total;
+}
+
+// Unit: one group of queries.
+static void merge_spans_units(const void* argument, int64_t begin, int64_t end) {
+    const AttentionTask& task = *static_cast<const AttentionTask*>(argument);
+    int64_t hd = task.head_dim, width = (hd + 7) / 8 * 8, size = width + PARTIAL_EXTRA;
+    int64_t share = task.heads / task.kv_heads;
+    for (int64_t unit = begin; unit < end; unit++) {
+        const QueryGroup& group = task.groups[unit];
+        if (group.spans == 1) continue;
+        for (int64_t head = 0; head < task.heads;) {
+            int64_t left = share - head % share, heads = left < GROUP_ROWS ? left : GROUP_ROWS;
+            for (int64_t row = 0; row < group.count * heads; row++) {
+                float* out = task.out + ((group.first + row / heads) * task.heads + head + row % heads) * hd;
+                const float* partial = partial_rows(task, group, 0, head) + row * size;
+                merge_row(partial, task.heads * group.count * size, group.spans, hd, width, out);
+            }
+            head += heads;
+        }
+    }
+}
+
+// Unit: one span of a group of queries, and at most GROUP_ROWS of the heads that share a kv head.
 static void attention_units(const void* argument, int64_t begin, int64_t end) {
     const AttentionTask& task = *static_cast<const AttentionTask*>(argument);
     static thread_local AttentionBuffers buffers;  // 0.3 MiB: too much for a caller's stack
@@ -211,7 +268,8 @@ static void attention_units(const void* argument, int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; unit++) {
         int64_t kv_head = unit / slices % task.kv_heads, done = unit % slices * GROUP_ROWS;
         int64_t heads = share - done < GROUP_ROWS ? share - done : GROUP_ROWS;
-        attend(task, task.groups[unit / slices / task.kv_heads], kv_head, kv_head * share + done, heads, buffers);
+        const SpanOfGroup& item = task.spans[unit / slices / task.kv_heads];
+        attend(task, task.groups[item.group], item.span, kv_head, kv_head * share + done, heads, buffers);
     }
 }
 

@@ -149,11 +149,23 @@ struct QueryGroup {
     int32_t first;     // index of the first token
     int32_t count;     // tokens
     int32_t position;  // of the first token
+    int32_t spans;     // SPAN positions each, of what its last token sees, from position 0
+    int64_t partial;   // where its results begin in AttentionTask::partials, in rows; unused with one span
 };
+
+// A span of a group: what one thread computes.
+struct SpanOfGroup {
+    int32_t group;
+    int32_t span;
+};
+
+// Positions of a context that are attended to on their own; a multiple of attention's TILE_KEYS.
+constexpr int64_t SPAN = 768;
 
 // Query vectors computed against one tile of keys: `QueryGroup::count` x heads sharing a kv head, at most this many.
 constexpr int64_t GROUP_ROWS = 32;
 constexpr int64_t MAX_HEAD_DIM = 512;
+constexpr int64_t PARTIAL_EXTRA = 8;  // floats after the sums of a row; two are used
 
 struct AttentionTask {
     const float* q;
@@ -168,7 +180,9 @@ struct AttentionTask {
     int64_t block_size;
     const int32_t* block_tables;
     int64_t table_stride;
-    const QueryGroup* groups;  // unit = (group, kv head, slice of its heads)
+    const QueryGroup* groups;
+    const SpanOfGroup* spans;  // unit = (span of a group, kv head, slice of its heads)
+    float* partials;           // rows of head_dim up to whole vectors, then the largest score and the sum of weights
     float scale;
     int64_t window;
     float* out;
@@ -201,6 +215,7 @@ struct Kernels {
     Units rotary;
     Units write_kv;
     Units attention;
+    Units merge_spans;
     Units activate;
     Units greedy;
 };
