@@ -8,6 +8,7 @@ import sys
 import click
 import pytest
 
+from tgi import __version__
 from tgi.cli import console
 from tgi.errors import ConfigError, ModelError, TgiError
 
@@ -91,3 +92,32 @@ def test_the_label_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 def test_other_errors_of_click_are_told_in_the_same_style(capsys: pytest.CaptureFixture[str]) -> None:
     assert console.report(click.ClickException("Could not open 'x'.")) == 1
     assert capsys.readouterr().err == "error: could not open `x`\n"
+
+
+def test_a_server_greets_on_stderr_or_as_a_record(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    console.greet(json_lines=False, quiet=False)
+    console.greet(json_lines=False, quiet=True)
+    assert capsys.readouterr().err == f"tgi {__version__}\n"
+    with caplog.at_level("INFO", logger="tgi.cli"):
+        console.greet("tgi launch", json_lines=True, quiet=False)
+    assert caplog.messages == [f"tgi launch {__version__}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "hint", "code"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.json"), "check the path", 1),
+        (
+            PermissionError(13, "Permission denied", "a.json"),
+            "check the rights of the file, or choose another place",
+            1,
+        ),
+        (OSError(28, "No space left on device", "a.json"), "free some space, or choose another place", 15),
+    ],
+)
+def test_the_operating_systems_refusals_have_a_next_step(error: OSError, hint: str, code: int) -> None:
+    explanation = console.explain(error)
+    assert "`a.json`" in explanation.message
+    assert (explanation.hint, explanation.exit_code) == (hint, code)

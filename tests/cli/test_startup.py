@@ -34,7 +34,6 @@ ENGINE = EngineReady(
     ),
 )  # fmt: skip
 TOLD = """\
-tgi 4.0.0
   model     owner/model @ 0123456789ab (1.00 s)
   files     /models/model.gguf
   engine    llama, float32 on cpu, avx2 kernels
@@ -55,7 +54,6 @@ def told(config: Config) -> str:
     stream = io.StringIO()
     console = Console(file=stream, soft_wrap=True, highlight=False)
     story = Story(config, console, started_s=-0.5, clock=map(float, count()).__next__)
-    story.begin()
     story.found(FILES)
     story.ready(ENGINE, "http://127.0.0.1:3000")
     return stream.getvalue()
@@ -110,7 +108,6 @@ def test_the_reason_of_every_limit_is_told_on_demand() -> None:
 def test_a_quiet_start_tells_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     story = Story(Config(), Console(file=stream), verbosity=-1)
-    story.begin()
     story.ready(ENGINE, "http://127.0.0.1:3000")
     assert stream.getvalue() == ""
     assert capsys.readouterr().err.startswith("warning: ")

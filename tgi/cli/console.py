@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 from click.core import ParameterSource
 
+from tgi import __version__
 from tgi.errors import TgiError
 from tgi.log import escape
 
@@ -79,6 +81,14 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     if explanation.hint:
         say("hint", explanation.hint, colour="36")
     return explanation.exit_code
+
+
+def greet(name: str = "tgi", *, json_lines: bool, quiet: bool) -> None:
+    """The first line of a server, on stderr or as a log record: before the imports, which take a while."""
+    if json_lines:
+        logging.getLogger("tgi.cli").info("%s %s", name, __version__)
+    elif not quiet:
+        print(f"{name} {__version__}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from tgi import __version__
-from tgi.cli.console import say
+from tgi.cli.console import greet, say
 from tgi.cli.options import SettingsCommand, all_options, verbosity, verbosity_options
 from tgi.cli.serve import EXAMPLES, settings
 from tgi.cli.supervision import Announce, Ended, Guardian, Restarts
@@ -35,11 +34,11 @@ CLOSING_S = 10.0  # for the server's own end, once its requests' time is over
 
 def run(config: Config, warnings: Sequence[str], *, verbosity: int = 0) -> int:
     """Launch until a signal comes or nothing more can be done. Returns: the exit code of the process."""
+    greet("tgi launch", json_lines=config.telemetry.json_output, quiet=verbosity < 0)
     # The port first: that it is taken should not be learnt after an hour of downloading.
     from tgi.server.ports import reserve  # noqa: PLC0415  (help must not wait for sockets)
 
     tell = Teller(config, verbosity)
-    tell.line(f"tgi {__version__} launcher")
     reserve(config.http.hostname, config.http.port).close()
     with Guardian(remind=lambda name, seconds: tell.line(f"  waiting   {name}: {seconds:.0f} s")) as guardian:
         if not _fetch(config, guardian, tell, verbosity):

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tgi import log
-from tgi.cli.console import colours
+from tgi.cli.console import colours, greet
 from tgi.cli.options import SettingsCommand, all_options, read_config, verbosity, verbosity_options
 from tgi.config import Config
 
@@ -33,6 +33,7 @@ EXAMPLES = (
 def _run(**values: Any) -> None:
     context = click.get_current_context()
     config, warnings = settings(context, values)
+    greet(json_lines=config.telemetry.json_output, quiet=verbosity(context) < 0)
     from tgi.cli.startup import run  # noqa: PLC0415  (the server's imports: help must not wait for them)
 
     context.exit(run(config, warnings, verbosity=verbosity(context)))

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
-from tgi import __version__
 from tgi.cli import STARTED_S, driver
 from tgi.cli.console import talk, warn
 from tgi.cli.environment import compute_type, hub_settings, runtime_report
@@ -43,7 +42,6 @@ def run(
     """Serve until told to stop; `announce` is called once requests are answered. Returns: the process's exit code."""
     leave_when_told()
     story = Story(config, talk(), started_s=STARTED_S, verbosity=verbosity, announce=announce)
-    story.begin()
     for warning in warnings:
         story.warn(warning)
     if config.telemetry.print_env:
@@ -113,10 +111,6 @@ class Story:
         """The report of `--env`."""
         for name, value in runtime_report():
             self._row(name, value)
-
-    def begin(self) -> None:
-        """The first line, before anything takes time."""
-        self._tell(f"tgi {__version__}")
 
     def found(self, files: ModelFiles) -> None:
         """The model's files are on this machine."""
