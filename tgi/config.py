@@ -98,7 +98,9 @@ class Model:
     speculate: int | None = flag(None, "draft tokens a step", unit="tokens", refuse=_later(
         "speculation", "leave the flag out or use 0"))  # fmt: skip
     dtype: str | None = flag(
-        None, "store weights and KV cache as this type; default: as in the checkpoint", choices=DTYPES
+        None,
+        "store weights and KV cache as this type; float32: exact arithmetic too; default: as in the checkpoint",
+        choices=DTYPES,
     )
     kv_cache_dtype: str | None = flag(
         None, "store the KV cache as this type", choices=("fp8_e4m3fn", "fp8_e5m2"),
