@@ -32,6 +32,7 @@ class FakeServer:
     tokenize: bool = True
     strict: bool = False  # refuses `ignore_eos`, as the original OpenAI does
     key: str | None = None
+    model_hash: str | None = None
     template_tokens: int = 5
     failures: dict[int, str] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +62,15 @@ class FakeServer:
         return await handler(request)  # type: ignore[no-any-return]
 
     async def _info(self, request: web.Request) -> web.Response:
-        return web.json_response({"model_id": "fake/model", "model_sha": "abc", "version": "9.9.9", "router": "x"})
+        return web.json_response(
+            {
+                "model_id": "fake/model",
+                "model_sha": "abc",
+                "model_hash": self.model_hash,
+                "version": "9.9.9",
+                "router": "x",
+            }
+        )
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "fake/model", "object": "model"}]})

@@ -45,6 +45,11 @@ async def test_tgi_is_found_by_its_info_and_tells_of_its_model() -> None:
     assert (endpoint.target.model.id, endpoint.target.model.revision) == ("fake/model", "abc")
 
 
+async def test_the_hash_that_a_server_tells_is_the_models() -> None:
+    assert (await found(FakeServer(model_hash="5a" * 32))).target.model.hash == "sha256:" + "5a" * 32
+    assert (await found(FakeServer())).target.model.hash is None
+
+
 async def test_an_openai_server_is_asked_for_completions_and_else_for_chat() -> None:
     assert (await found(FakeServer(tgi=False))).protocol == "completions"
     endpoint = await found(FakeServer(tgi=False, completions=False))

@@ -44,6 +44,7 @@ class Info(Struct, kw_only=True):
 
     model_id: str = ""
     model_sha: str | None = None
+    model_hash: str | None = None  # ours: one SHA-256 for all files
     model_dtype: str | None = None
     model_device_type: str | None = None
     version: str | None = None
@@ -168,6 +169,7 @@ async def connect(
         target=Target(
             url=base, protocol=protocol or COMPLETIONS, server=_server_name(info, served),
             model=Model(id=name or "unknown", revision=info.model_sha if info else None,
+                        hash=f"sha256:{info.model_hash}" if info and info.model_hash else None,
                         dtype=info.model_dtype if info else None, device=info.model_device_type if info else None),
         ),
         route=base + PATHS[protocol or COMPLETIONS], headers=headers, info=info, sampling=sampling or Sampling(),
