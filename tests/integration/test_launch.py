@@ -176,3 +176,12 @@ def test_the_launcher_does_without_the_server_s_imports() -> None:
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def test_with_json_output_every_line_of_all_processes_is_a_record() -> None:
+    with LiveServer("--model-id", str(default_gguf()), "--json-output", command="launch") as server:
+        assert server.stop() == 0
+    messages = [json.loads(line)["message"] for line in server.lines]
+    assert messages[0].startswith("tgi launch ")
+    assert "Connected" in messages
+    assert messages[-1].startswith("stopping: ")

@@ -16,7 +16,7 @@ import click
 
 from tgi.cli.console import greet, say
 from tgi.cli.options import SettingsCommand, all_options, verbosity, verbosity_options
-from tgi.cli.serve import EXAMPLES, settings
+from tgi.cli.serve import EXAMPLES, configure_log, settings
 from tgi.cli.supervision import Announce, Ended, Guardian, Restarts
 from tgi.config import Config
 
@@ -92,6 +92,7 @@ def _fetch(config: Config, guardian: Guardian, tell: Teller, verbosity: int) -> 
     def job(announce: Announce) -> int:
         from tgi.cli import startup  # noqa: PLC0415  (only the child needs the hub's library)
 
+        configure_log(config)  # its thread stayed behind in the launcher
         startup.leave_when_told()
         startup.fetch(config, verbosity)
         return 0
@@ -106,6 +107,7 @@ def _fetch(config: Config, guardian: Guardian, tell: Teller, verbosity: int) -> 
 
 def _serve(config: Config, warnings: Sequence[str], verbosity: int, announce: Announce) -> int:
     """The server's child. The reasons of its choices are told: that is what a launcher is asked for."""
+    configure_log(config)  # as above
     from tgi.cli.startup import run as serve  # noqa: PLC0415  (the server's imports)
 
     return serve(config, warnings, verbosity=verbosity or 1, announce=announce)

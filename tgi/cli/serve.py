@@ -51,9 +51,14 @@ def settings(context: click.Context, values: dict[str, Any]) -> tuple[Config, li
         if values["logger_level"]:
             overrides["log_level"] = values["logger_level"]
     config, warnings = read_config(context, **overrides)
+    configure_log(config)
+    return config, warnings
+
+
+def configure_log(config: Config) -> None:
+    """Send this process's log lines where the settings say."""
     telemetry = config.telemetry
     log.configure(json_lines=telemetry.json_output, level=telemetry.log_level, colour=colours(sys.stderr))
-    return config, warnings
 
 
 def _positional_options() -> list[click.Parameter]:

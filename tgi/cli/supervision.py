@@ -7,6 +7,7 @@ server, so nothing can be left half-way in the copy, and a fork starts 0.2 s ear
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -172,6 +173,8 @@ class Guardian:
             code = report(error, debug="--debug" in sys.argv)
         finally:
             with contextlib.suppress(Exception):
+                for handler in logging.getLogger().handlers:
+                    handler.flush()
                 sys.stdout.flush()
                 sys.stderr.flush()
             # Not `sys.exit`: the launcher's own frames are below, and none of what they would do is ours to do.
