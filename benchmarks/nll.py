@@ -3,7 +3,7 @@
     python -m benchmarks.nll MODEL [TEXT ...] [--quantize int8] [--tokens 4096]
 
 MODEL is a .gguf file or a local folder; without TEXT, the project's own documents are scored. Prints one JSON object:
-nats a token as served, with `--dtype float32`, and their difference. A speed without this figure says nothing.
+nats a token as served, in exact float32 arithmetic, and their difference. A speed without this figure says nothing.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     ids = tokenizer.encode("\n".join(text.read_text(encoding="utf-8") for text in options.text))[: options.tokens]
     served = mean_nll(options.model, ids, quantize=options.quantize)
-    exact = mean_nll(options.model, ids, dtype="float32")
+    exact = mean_nll(options.model, ids)
     print(json.dumps({
         "model": options.model.name, "quantize": options.quantize, "tokens": len(ids) // CONTEXT * (CONTEXT - 1),
         "nll": round(served, 5), "nll_exact": round(exact, 5), "change": round(served - exact, 5),

@@ -90,7 +90,8 @@ class Model:
         "sharding", "leave the flag out"))  # fmt: skip
     num_shard: int | None = flag(None, "number of devices to split the model over", refuse=_one_shard)
     quantize: str | None = flag(
-        None, "quantize float weights at load: int8, faster on a CPU; quantized GGUF files need no such flag",
+        None,
+        "int8: compute in 8-bit integers, faster on a CPU and close to exact; float weights are converted once",
         choices=QUANTIZE, refuse=lambda value: None if value in (None, "int8") else (
             "this format is not available yet; use int8, or serve a quantized .gguf file instead"
         ),
@@ -99,7 +100,7 @@ class Model:
         "speculation", "leave the flag out or use 0"))  # fmt: skip
     dtype: str | None = flag(
         None,
-        "store weights and KV cache as this type; float32: exact arithmetic too; default: as in the checkpoint",
+        "store weights and KV cache as this type; default: as in the checkpoint",
         choices=DTYPES,
     )
     kv_cache_dtype: str | None = flag(

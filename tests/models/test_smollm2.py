@@ -14,7 +14,7 @@ import transformers
 from tests.real_model import default_gguf
 from tests.step_plans import Driver
 from tgi.checkpoint import open_checkpoint
-from tgi.config import Batching, Config, Limits, Model
+from tgi.config import Batching, Config, Limits
 from tgi.runner.runner import ModelRunner
 
 LENGTH = 200
@@ -118,7 +118,6 @@ def transformers_model(reader: gguf.GGUFReader) -> Any:
 @pytest.fixture(scope="module")
 def runner(path: Path) -> ModelRunner:
     config = Config(
-        model=Model(dtype="float32"),
         batching=Batching(max_batch_total_tokens=2048),
         limits=Limits(max_total_tokens=512),
     )

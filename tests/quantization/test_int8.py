@@ -111,7 +111,7 @@ def test_a_model_is_served_from_integers_and_says_so(tmp_path: Path, monkeypatch
 
 def test_tables_of_vectors_stay_floats(tmp_path: Path) -> None:
     tiny_model(tmp_path, hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
-    load = Loader(open_checkpoint(tmp_path), int8_cache=tmp_path / "cache")
+    load = Loader(open_checkpoint(tmp_path), convert=int8.quantize)
     config = open_checkpoint(tmp_path).config
     size = {"rows": config["vocab_size"], "columns": 64}
     table = load.embedding("model.embed_tokens", **size).table
@@ -119,9 +119,9 @@ def test_tables_of_vectors_stay_floats(tmp_path: Path) -> None:
     assert (table.layout, head.layout) == ("F32", "Q8_0")
 
 
-def test_weights_that_are_integers_already_are_refused(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_integers_are_refused(tmp_path: Path) -> None:
     tiny_model(tmp_path, hidden_size=48, intermediate_size=40, num_attention_heads=3, num_key_value_heads=3)
     config = Config(model=Model(quantize="int8"), batching=Batching(max_batch_total_tokens=512))
-    with pytest.raises(ModelError, match="nothing to convert") as refusal:
+    with pytest.raises(ModelError, match="nothing to multiply in integers") as refusal:
         ModelRunner.load(open_checkpoint(tmp_path), config=config)
     assert refusal.value.hint

@@ -25,7 +25,7 @@ TGI started this program behind its router; here it is `tgi serve --model-id MOD
 EXAMPLES = (
     "tgi serve",
     "tgi serve --model-id ./model.gguf --port 8080",
-    "tgi serve --model-id HuggingFaceTB/SmolLM2-135M-Instruct --dtype float32",
+    "tgi serve --model-id HuggingFaceTB/SmolLM2-135M-Instruct --quantize int8",
     "MODEL_ID=./model.gguf PORT=80 tgi serve --json-output",
 )
 

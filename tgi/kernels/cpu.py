@@ -27,11 +27,12 @@ from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
 # The orders of the enumerations in `native/kernels.h`.
 LAYOUTS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 PATHS = ("portable", "avx2", "avx512")
-# Layout -> its PanelKind, and bytes of a group of PANEL_ROWS x GROUP weights.
+# Layout -> its PanelKind, and bytes of PANEL_ROWS rows of a group of columns (of one column, for floats).
 PANELS = {
     "Q4_0": (32, 288), "Q4_1": (33, 320), "Q4_K": (34, 384), "Q8_0": (35, 544), "Q5_0": (35, 544), "Q5_1": (36, 576),
-    "Q5_K": (37, 640), "Q6_K": (38, 640),
+    "Q5_K": (37, 640), "Q6_K": (38, 640), "F32": (39, 64), "F16": (40, 32), "BF16": (41, 32),
 }  # fmt: skip
+EXACT = 64  # added to a PanelKind: activations stay float32
 PANEL_ROWS = 16
 GROUP = 32
 _ALIGNED = 64  # bytes: the groups of a panel begin at cache lines
@@ -54,7 +55,7 @@ class _Prepared:
     __slots__ = ("address", "columns", "count", "matrices", "panels", "rows")
 
     def __init__(self, parts: tuple[Matrix, ...], pack: Callable[..., int] | None = None) -> None:
-        """With `pack`, matrices that ask for it are packed for integer multiplication."""
+        """With `pack`, matrices are packed into panels where there are any for their layout."""
         if not parts or any(part.columns != parts[0].columns for part in parts):
             raise ValueError(f"parts need the same columns; given {[part.columns for part in parts]}")
         self.panels: list[npt.NDArray[np.uint8]] = []
@@ -68,15 +69,17 @@ class _Prepared:
         self.columns = parts[0].columns
 
     def _packed(self, part: Matrix, as_stored: _Matrix, pack: Callable[..., int]) -> _Matrix:
-        if not part.integer or part.layout not in INTEGER_LAYOUTS:
+        if part.layout not in PANELS:
             return as_stored
         kind, group_bytes = PANELS[part.layout]
-        groups = -(-part.rows // PANEL_ROWS) * (part.columns // GROUP)
+        integers = part.layout in INTEGER_LAYOUTS
+        groups = -(-part.rows // PANEL_ROWS) * (part.columns // GROUP if integers else part.columns)
         panels = np.empty(groups * group_bytes + _ALIGNED, np.uint8)
         start = -panels.ctypes.data % _ALIGNED
         self.panels.append(panels)
         pack(ctypes.addressof(as_stored), kind, panels.ctypes.data + start)
-        return _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind)
+        exact = 0 if integers and part.integer else EXACT
+        return _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind + exact)
 
 
 def _describe(matrix: Matrix) -> _Matrix:

@@ -1,9 +1,9 @@
 """Answers a model file that asks for weights by their checkpoint names: finds, checks, and hands them on as stored.
 
 Weights stay where the checkpoint maps them. Three things are copied: vectors (norms and biases, which kernels want in
-float32), weights that `--dtype` asks to hold in another float type, and gpt2's, which are stored transposed. Quantized
-weights are multiplied in integers, unless `--dtype float32` asks for exact arithmetic. With `--quantize int8` float
-weights of linear maps are converted, and read from the user's cache the next time.
+float32), weights that `--dtype` asks to hold in another float type, and gpt2's, which are stored transposed. All are
+multiplied exactly, in float32. With `--quantize int8` linear maps multiply in integers: float weights are converted,
+and read from the user's cache the next time; quantized ones stay what they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from tgi.checkpoint import Checkpoint, RawTensor
 from tgi.checkpoint.blocks import BLOCKS, dequantize
 from tgi.errors import ModelError
 from tgi.kernels import Matrix, PackedWeight
+from tgi.kernels.weights import INTEGER_LAYOUTS
 from tgi.layers.embedding import Embedding, LMHead
 from tgi.layers.linear import ColumnLinear, RowLinear
 from tgi.quantization import int8
@@ -45,7 +45,7 @@ class _Shelf:
     checkpoint: Checkpoint
     dtype: str | None  # layout that float weights are held in: "F32", "F16", "BF16"; None: as stored
     actual: dict[str, str]  # name without its prefix -> name in the checkpoint
-    int8: int8.Cache | None  # linear maps become 8-bit integers
+    convert: int8.Convert | None  # linear maps multiply in integers, float ones after this conversion
     # By actual name, and whether it is a table of vectors, which is never converted: a tied one is held once if it can.
     matrices: dict[tuple[str, bool], Matrix] = field(default_factory=dict)
     float_bytes: Counter[str] = field(default_factory=Counter)  # by layout, before any conversion to integers
@@ -57,13 +57,12 @@ class Loader:
     """A place in a checkpoint. Every name is relative to it, and is found with or without the usual outer prefixes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, int8_cache: Path | None = None
+        self, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, convert: int8.Convert | None = None
     ) -> None:
-        """`dtype` holds float weights in that type; `int8_cache` converts those of linear maps, and keeps them."""
+        """`dtype` holds float weights in that type; with `convert`, linear maps multiply in integers."""
         names = checkpoint.names()
         layout = next((name for name, kind in FLOATS.items() if kind == dtype), None)
-        cache = None if int8_cache is None else int8.Cache(int8_cache)
-        self._shelf = _Shelf(checkpoint, layout, {_bare(name): name for name in names}, cache)
+        self._shelf = _Shelf(checkpoint, layout, {_bare(name): name for name in names}, convert)
         self._prefix = ""
 
     def at(self, prefix: str) -> Loader:
@@ -145,10 +144,15 @@ class Loader:
         return any(convert for _, convert in self._shelf.matrices)
 
     @property
+    def integer(self) -> bool:
+        """Whether a weight asked for so far is multiplied in integers."""
+        return any(matrix.integer and matrix.layout in INTEGER_LAYOUTS for matrix in self._shelf.matrices.values())
+
+    @property
     def float_layout(self) -> str:
         """The float type that most of the weights' bytes were in before conversion to integers; without, `layout`."""
         sizes = self._shelf.float_bytes
-        return sizes.most_common(1)[0][0] if self._shelf.int8 is not None and sizes else self.layout
+        return sizes.most_common(1)[0][0] if self._shelf.convert is not None and sizes else self.layout
 
     def unread(self) -> list[str]:
         """Tensors of the checkpoint that the model did not ask for, known buffers left out, sorted."""
@@ -180,7 +184,7 @@ class Loader:
         wanted = (columns, rows) if transposed else (rows, columns)
         if raw.shape != wanted:
             raise self._wrong_shape(raw, wanted)
-        convert = not table and self._shelf.int8 is not None and raw.layout in FLOATS and columns % int8.GROUP == 0
+        convert = not table and self._shelf.convert is not None and raw.layout in FLOATS and columns % int8.GROUP == 0
         held = self._shelf.matrices.get((raw.name, convert))
         if held is None:
             held = self._hold(raw, rows, columns, transposed)
@@ -190,8 +194,8 @@ class Loader:
         return held
 
     def _convert(self, matrix: Matrix) -> Matrix:
-        assert self._shelf.int8 is not None
-        data = self._shelf.int8.quantize(matrix.layout, matrix.data, matrix.columns)
+        assert self._shelf.convert is not None
+        data = self._shelf.convert(matrix.layout, matrix.data, matrix.columns)
         return replace(matrix, layout=int8.LAYOUT, data=data)
 
     def _hold(self, raw: RawTensor, rows: int, columns: int, transposed: bool) -> Matrix:
@@ -208,7 +212,7 @@ class Loader:
             data = values.view(torch.uint8).reshape(-1).numpy()
         if layout in FLOATS:
             self._shelf.float_bytes[layout] += data.nbytes
-        return Matrix(layout, rows, columns, data, integer=self._shelf.dtype != "F32")
+        return Matrix(layout, rows, columns, data, integer=self._shelf.convert is not None)
 
     def _biases(self, names: Sequence[str], sizes: Sequence[int], bias: bool | None) -> Tensor | None:
         present = [self.has(f"{name}.bias") for name in names]

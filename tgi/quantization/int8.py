@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ _VERSION = b"tgi int8 groups of 32, half-precision scales, 1"
 _STEP_VALUES = 1 << 16
 
 Bytes = npt.NDArray[np.uint8]
+Convert = Callable[[str, Bytes, int], Bytes]
+"""A way to get a matrix of floats as Q8_0, as `quantize` and `Cache.quantize` are: layout, data, columns."""
 
 
 def quantize(layout: str, data: Bytes, columns: int) -> Bytes:

@@ -10,9 +10,11 @@ import numpy as np
 
 from tgi import kernels
 from tgi.checkpoint import Checkpoint, RawTensor, open_checkpoint
+from tgi.checkpoint.blocks import row_bytes
 from tgi.config import Config
 from tgi.kernels.cpu import find_library
 from tgi.kernels.dispatch import usable_cores
+from tgi.quantization import int8
 from tgi.runner.runner import ModelRunner
 
 _FLOATS = {"F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
@@ -25,8 +27,15 @@ def survey(config: Config, path: Path) -> dict[str, Any]:
 
     Raises: ModelError, ConfigError as the engine would.
     """
-    runner = ModelRunner.load(Headers(open_checkpoint(path), config.model.dtype), config=config)
+    headers = Headers(open_checkpoint(path), config.model.dtype)
+    runner = ModelRunner.load(headers, config=config, to_int8=_unwritten_int8)
     return {name: getattr(runner, name) for name in _FACTS} | {"memory": msgspec.to_builtins(runner.memory)}
+
+
+def _unwritten_int8(layout: str, data: int8.Bytes, columns: int) -> int8.Bytes:
+    """As much memory as the converted matrix takes, which nothing touches."""
+    rows = len(data) // row_bytes(layout, columns)
+    return np.zeros(rows * row_bytes(int8.LAYOUT, columns), np.uint8)
 
 
 class Headers:

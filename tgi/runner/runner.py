@@ -22,6 +22,7 @@ from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import FLOATS, Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
+from tgi.quantization import int8
 from tgi.runner.grammar import GrammarFactory
 from tgi.runner.graphs import GraphRunner
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
@@ -67,29 +68,34 @@ class ModelRunner:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, *, config: Config, load_tokenizer: LoadTokenizer | None = None
+        cls, checkpoint: Checkpoint, *, config: Config, load_tokenizer: LoadTokenizer | None = None,
+        to_int8: int8.Convert | None = None,
     ) -> ModelRunner:  # fmt: skip
         """Map the weights, choose kernels, and reserve the KV cache.
 
-        `load_tokenizer` is called when the first grammar comes; without it, requests with a grammar fail.
+        `load_tokenizer` is called when the first grammar comes; without it, requests with a grammar fail. `to_int8`
+        converts weights for `--quantize int8`; by default they are kept in the user's cache.
         Raises: ModelError (16, 17 or 18) when the model cannot run here; ConfigError for lengths it cannot have.
         """
         start = time.perf_counter()
         chosen = kernels.configure(threads=config.batching.threads, native=not config.model.disable_custom_kernels)
         asked = None if config.model.dtype is None else getattr(torch, config.model.dtype)
         convert = config.model.quantize == "int8"
-        loader = Loader(checkpoint, dtype=asked, int8_cache=_int8_cache() if convert else None)
+        loader = Loader(checkpoint, dtype=asked, convert=(to_int8 or _int8_cache().quantize) if convert else None)
         model = models.load(
             override_rope(checkpoint.config, config.model.rope_scaling, config.model.rope_factor), loader
         )
-        if convert and not loader.converted:
+        if convert and not loader.integer:
             raise ModelError(
-                f"`--quantize int8` finds nothing to convert: the weights are stored as {loader.layout}",
+                f"`--quantize int8` finds nothing to multiply in integers: the weights are stored as {loader.layout}",
                 hint="leave the flag out; float weights are converted where their rows are multiples of 32 long",
                 exit_code=18,
             )
-        # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice.
+        # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice,
+        # integer arithmetic is one.
         kv_dtype = asked or FLOATS.get(loader.float_layout, torch.float32)
+        if convert and kv_dtype == torch.float32:
+            kv_dtype = torch.float16
         plan = plan_memory(
             model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=kv_dtype.itemsize
         )  # fmt: skip
@@ -98,7 +104,7 @@ class ModelRunner:
             plan,
             kv_dtype=kv_dtype,
             dtype=str(kv_dtype).removeprefix("torch."),
-            quantize="int8" if convert else None if loader.layout in FLOATS else loader.layout.lower(),
+            quantize=_quantization(loader, convert),
             kernels=chosen,
             grammars=Matchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
@@ -166,8 +172,16 @@ class ModelRunner:
         return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)
 
 
-def _int8_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("tgi")) / "int8"
+def _quantization(loader: Loader, integers: bool) -> str | None:
+    """How weights are stored, and multiplied: "q4_1", "int8", "q4_1 in int8 arithmetic"; None for floats."""
+    stored = None if loader.layout in FLOATS else loader.layout.lower()
+    if not integers:
+        return stored
+    return "int8" if loader.converted else f"{stored} in int8 arithmetic"
+
+
+def _int8_cache() -> int8.Cache:
+    return int8.Cache(Path(platformdirs.user_cache_dir("tgi")) / "int8")
 
 
 def _slices(plan: StepPlan) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]]:

@@ -55,7 +55,7 @@ def main(names: list[str]) -> int:
     rows = [row for row in _known_rows() if row.split("`")[1] not in names] if names else []
     failed = False
     # Exact arithmetic: lm-eval's scores are held to those of transformers.
-    with LiveServer("--max-client-batch-size", "16", "--dtype", "float32") as server:
+    with LiveServer("--max-client-batch-size", "16") as server:
         for client in CLIENTS:
             if names and client.package not in names:
                 continue

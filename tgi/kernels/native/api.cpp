@@ -99,7 +99,7 @@ TGI_EXPORT int tgi_matmul(
     bool packed = false;
     for (int64_t i = 0; i < part_count; i++) {
         units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
-        packed = packed || parts[i].layout >= FIRST_PANEL;
+        packed = packed || (parts[i].layout >= FIRST_PANEL && parts[i].layout < EXACT);
     }
     if (tokens <= 0) return 0;
     if (packed) {

@@ -22,16 +22,20 @@ constexpr LayoutSize LAYOUT_SIZES[LAYOUT_COUNT] = {
     {32, 34}, {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210},
 };
 
-// Weights packed for integer.h: panels of PANEL_ROWS rows, each a run of groups of GROUP columns. A group is the rows'
+// Weights packed for integer.h and panel_floats.h: panels of PANEL_ROWS rows, each a run of groups of GROUP columns. A group is the rows'
 // scales, their minimums where the layout has any, then the integers without sign: step j (columns 4j to 4j + 3) of all
 // rows in 64 bytes, four columns a row; as nibbles, step j in the low and step j + 4 in the high ones.
 //
 // Named after the layout they are made of; PANEL_Q8_0 also holds Q5_0. Integers of layouts without minimums are stored
-// plus 8 (nibbles) or plus 128 (bytes).
+// plus 8 (nibbles) or plus 128 (bytes). Panels of floats have no groups: a column after the other, all rows of it.
 enum PanelKind : int64_t {
     FIRST_PANEL = 32,
-    PANEL_Q4_0 = FIRST_PANEL, PANEL_Q4_1, PANEL_Q4_K, PANEL_Q8_0, PANEL_Q5_1, PANEL_Q5_K, PANEL_Q6_K, PANEL_END,
+    PANEL_Q4_0 = FIRST_PANEL, PANEL_Q4_1, PANEL_Q4_K, PANEL_Q8_0, PANEL_Q5_1, PANEL_Q5_K, PANEL_Q6_K,
+    PANEL_F32, PANEL_F16, PANEL_BF16, PANEL_END,
 };
+
+// Added to a PanelKind: multiply with activations as they are, in float32. Panels of floats always are.
+constexpr int64_t EXACT = 64;
 
 constexpr int64_t PANEL_ROWS = 16;
 constexpr int64_t GROUP = 32;
@@ -41,13 +45,14 @@ struct PanelSize {
     bool wide;      // scales and minimums in float32, else half precision
     bool minimums;
     bool halves;    // two scales a group, for 16 columns each
-    int64_t bytes;  // of a group
+    int64_t bytes;  // of a group, or of a column of floats
 };
 
 constexpr PanelSize PANEL_SIZES[PANEL_END - FIRST_PANEL] = {
     {true, false, false, false, 288},  {true, false, true, false, 320}, {true, true, true, false, 384},
     {false, false, false, false, 544}, {false, false, true, false, 576}, {false, true, true, false, 640},
-    {false, true, false, true, 640},
+    {false, true, false, true, 640},   {false, true, false, false, 64},  {false, false, false, false, 32},
+    {false, false, false, false, 32},
 };
 
 // 32 activations of a token in 8 bits. `start_*`: what turns products with stored integers into those with true ones.
@@ -79,14 +84,19 @@ struct Matrix {
     const uint8_t* data;
     int64_t rows;
     int64_t columns;
-    int64_t layout;  // Layout or PanelKind
+    int64_t layout;  // Layout, PanelKind, or PanelKind plus EXACT
 };
 
 // Weight rows a matmul unit covers: three times the four that meet three tokens in the twelve accumulators there are.
 constexpr int64_t TILE_ROWS = 12;
 
+// Panels a unit of exact arithmetic covers: enough chains of sums to keep the multipliers busy.
+constexpr int64_t PANELS_A_UNIT = 2;
+
 // Rows of a part that a matmul unit covers.
-constexpr int64_t unit_rows(const Matrix& part) { return part.layout >= FIRST_PANEL ? PANEL_ROWS : TILE_ROWS; }
+constexpr int64_t unit_rows(const Matrix& part) {
+    return part.layout >= EXACT ? PANELS_A_UNIT * PANEL_ROWS : part.layout >= FIRST_PANEL ? PANEL_ROWS : TILE_ROWS;
+}
 
 struct MatmulTask {
     const float* x;

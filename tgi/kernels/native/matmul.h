@@ -11,6 +11,7 @@
 
 #include "dequantize.h"
 #include "integer.h"
+#include "panel_floats.h"
 
 namespace tgi {
 namespace TGI_PATH {
@@ -169,6 +170,12 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
         const Matrix& part = task.parts[p];
         int64_t each = unit_rows(part), units = (part.rows + each - 1) / each;
         int64_t from = begin > first_unit ? begin - first_unit : 0, to = end - first_unit < units ? end - first_unit : units;
+        if (part.layout >= EXACT && from < to) {
+            int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, first = from * PANELS_A_UNIT;
+            int64_t last = to * PANELS_A_UNIT < panels ? to * PANELS_A_UNIT : panels;
+            compute_exact(task, part, first, last - first, output);
+            from = to;
+        }
         for (int64_t unit = from; unit < to; unit++) {
             int64_t row = unit * each, rows = part.rows - row < each ? part.rows - row : each;
             if (part.layout >= FIRST_PANEL)

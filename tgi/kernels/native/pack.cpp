@@ -116,12 +116,40 @@ void pack_group(const PanelSize& size, const Unpacked& group, int64_t row, uint8
     }
 }
 
+// A panel of floats: columns of up to PANEL_ROWS rows, from rows.
+template <class Item>
+void pack_columns(const uint8_t* source, int64_t rows, int64_t columns, uint8_t* out) {
+    const Item* from = reinterpret_cast<const Item*>(source);
+    Item* to = reinterpret_cast<Item*>(out);
+    for (int64_t k = 0; k < columns; k += 16) {  // a cache line or so of every row at a time
+        int64_t stop = k + 16 < columns ? k + 16 : columns;
+        for (int64_t row = 0; row < PANEL_ROWS; row++)
+            for (int64_t i = k; i < stop; i++) to[i * PANEL_ROWS + row] = row < rows ? from[row * columns + i] : Item{};
+    }
+}
+
+void pack_float_panel(const PackTask& task, int64_t panel) {
+    const Matrix& matrix = task.matrix;
+    int64_t item = LAYOUT_SIZES[matrix.layout].bytes, row = panel * PANEL_ROWS;
+    const uint8_t* source = matrix.data + row * matrix.columns * item;
+    uint8_t* out = task.out + row * matrix.columns * item;
+    int64_t rows = matrix.rows - row < PANEL_ROWS ? matrix.rows - row : PANEL_ROWS;
+    if (item == 4)
+        pack_columns<uint32_t>(source, rows, matrix.columns, out);
+    else
+        pack_columns<uint16_t>(source, rows, matrix.columns, out);
+}
+
 }  // namespace
 
 // Unit: one panel. Rows that the matrix does not have are zeros.
 void pack_units(const void* argument, int64_t begin, int64_t end) {
     const PackTask& task = *static_cast<const PackTask*>(argument);
     const Matrix& matrix = task.matrix;
+    if (task.panel >= PANEL_F32) {
+        for (int64_t panel = begin; panel < end; panel++) pack_float_panel(task, panel);
+        return;
+    }
     const PanelSize& size = PANEL_SIZES[task.panel - FIRST_PANEL];
     const LayoutSize layout = LAYOUT_SIZES[matrix.layout];
     int64_t groups = matrix.columns / GROUP, row_bytes = matrix.columns / layout.values * layout.bytes;

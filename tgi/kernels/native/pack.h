@@ -1,4 +1,4 @@
-// Stored weights into the panels that integer.h multiplies.
+// Stored weights into the panels that integer.h and panel_floats.h multiply.
 #pragma once
 
 #include "kernels.h"
@@ -6,9 +6,9 @@
 namespace tgi {
 
 struct PackTask {
-    Matrix matrix;   // in a block layout
+    Matrix matrix;   // as stored
     int64_t panel;   // PanelKind
-    uint8_t* out;    // panels x groups x PANEL_SIZES[..].bytes
+    uint8_t* out;    // panels x groups (or columns of floats) x PANEL_SIZES[..].bytes
 };
 
 // Unit: one panel.
