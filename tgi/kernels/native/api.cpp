@@ -152,6 +152,24 @@ TGI_EXPORT int tgi_write_kv(
     return 0;
 }
 
+namespace tgi {
+namespace {
+
+// The spans of a group, each for as many kv heads as fit together: those of a position lie side by side in the cache.
+// With few requests, each for one kv head, so that every thread has some.
+void share_out(
+    const QueryGroup& group, int32_t index, int64_t share, int64_t kv_heads, int64_t requests,
+    std::vector<SpanOfGroup>& spans) {
+    int64_t fit = GROUP_ROWS / (group.count * share), together = requests < 4 || fit < 1 ? 1 : fit;
+    for (int32_t span = 0; span < group.spans; span++)
+        for (int64_t head = 0; head < kv_heads; head += together)
+            spans.push_back({index, span, static_cast<int32_t>(head),
+                             static_cast<int32_t>(kv_heads - head < together ? kv_heads - head : together)});
+}
+
+}  // namespace
+}  // namespace tgi
+
 // query_starts [requests + 1]; every block that a context needs must exist. -1 otherwise.
 TGI_EXPORT int tgi_attention(
     const float* q, int64_t q_token_stride, int64_t q_head_stride, int64_t tokens, int64_t heads, int64_t kv_heads,
@@ -179,8 +197,7 @@ TGI_EXPORT int tgi_attention(
             groups.push_back({static_cast<int32_t>(i), static_cast<int32_t>(first + done),
                               static_cast<int32_t>(together), static_cast<int32_t>(position),
                               static_cast<int32_t>(cut), rows});
-            for (int64_t span = 0; span < cut; span++)
-                spans.push_back({static_cast<int32_t>(group), static_cast<int32_t>(span)});
+            share_out(groups.back(), static_cast<int32_t>(group), share, kv_heads, requests, spans);
             if (cut > 1) rows += cut * together * heads;
             keys += position + together;
         }
@@ -192,7 +209,7 @@ TGI_EXPORT int tgi_attention(
                        window, out};
     int64_t count = static_cast<int64_t>(spans.size());
     int64_t slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
-    if (count > 0) run(engine().kernels->attention, &task, count * kv_heads * slices, keys / count * head_dim);
+    if (count > 0) run(engine().kernels->attention, &task, count * slices, keys * kv_heads / count * head_dim);
     if (rows > 0) run(engine().kernels->merge_spans, &task, static_cast<int64_t>(groups.size()), heads * head_dim * 8);
     return 0;
 }

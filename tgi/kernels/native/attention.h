@@ -15,7 +15,7 @@ namespace TGI_PATH {
 
 constexpr int64_t TILE_KEYS = 48;  // whole vectors, and whole TILE_ROWS
 static_assert(SPAN % TILE_KEYS == 0, "a span is whole tiles");
-constexpr int64_t AHEAD = 12;      // positions between asking for a key and reading it
+constexpr int64_t AHEAD = TILE_KEYS;  // positions between asking for a key and reading it: the next tile's turn
 
 struct AttentionBuffers {
     alignas(64) float query[GROUP_ROWS * MAX_HEAD_DIM];
@@ -42,15 +42,32 @@ TGI_INLINE void convert(const void* cache, int32_t type, int64_t at, int64_t cou
     }
 }
 
-// Ask for a position's key and value before their turn: a cache larger than the processor's is read at random.
-TGI_INLINE void prefetch_position(const AttentionTask& task, const int32_t* table, int64_t position, int64_t kv_head) {
-    uint32_t size = static_cast<uint32_t>(task.block_size), at = static_cast<uint32_t>(position);
-    int64_t slot = static_cast<int64_t>(table[at / size]) * size + at % size;
+// A place in a request's context: which of its blocks, and where in it.
+struct Place {
+    int64_t block;
+    int64_t offset;
+};
+
+TGI_INLINE Place place_of(const AttentionTask& task, int64_t position) {
+    return {position / task.block_size, position % task.block_size};
+}
+
+TGI_INLINE void step(const AttentionTask& task, Place& place) {
+    if (++place.offset == task.block_size) place.offset = 0, place.block++;
+}
+
+// Which vector of the cache lies there for a kv head.
+TGI_INLINE int64_t vector_at(const AttentionTask& task, const int32_t* table, const Place& place, int64_t kv_head) {
+    return (table[place.block] * task.block_size + place.offset) * task.kv_heads + kv_head;
+}
+
+// Ask for a key and a value before their turn: blocks lie anywhere. Into the second-level cache: a tile is too much
+// for the first.
+TGI_INLINE void prefetch_vector(const AttentionTask& task, int64_t vector) {
     int64_t bytes = task.head_dim * (task.cache_type == CACHE_F32 ? 4 : 2);
-    int64_t from = (slot * task.kv_heads + kv_head) * bytes;
     for (int64_t i = 0; i < bytes; i += 64) {
-        __builtin_prefetch(static_cast<const uint8_t*>(task.k_cache) + from + i);
-        __builtin_prefetch(static_cast<const uint8_t*>(task.v_cache) + from + i);
+        __builtin_prefetch(static_cast<const uint8_t*>(task.k_cache) + vector * bytes + i, 0, 2);
+        __builtin_prefetch(static_cast<const uint8_t*>(task.v_cache) + vector * bytes + i, 0, 2);
     }
 }
 
@@ -60,17 +77,15 @@ static void gather_tile(
     const AttentionTask& task, const QueryGroup& group, int64_t kv_head, int64_t start, int64_t count, int64_t width,
     AttentionBuffers& buffers) {
     const int32_t* table = task.block_tables + group.request * task.table_stride;
-    int64_t block = start / task.block_size, offset = start % task.block_size;
-    int64_t last = group.position + group.count - 1;
-    for (int64_t i = 0; i < count; i++) {
-        prefetch_position(task, table, start + i + AHEAD < last ? start + i + AHEAD : last, kv_head);
-        int64_t slot = table[block] * task.block_size + offset;
-        int64_t at = (slot * task.kv_heads + kv_head) * task.head_dim;
+    int64_t ahead = group.position + group.count - start - AHEAD;  // positions left to ask for
+    Place place = place_of(task, start), next = place_of(task, start + AHEAD);
+    for (int64_t i = 0; i < count; i++, step(task, place), step(task, next)) {
+        if (i < ahead) prefetch_vector(task, vector_at(task, table, next, kv_head));
+        int64_t at = vector_at(task, table, place, kv_head) * task.head_dim;
         float *key = buffers.keys + i * width, *value = buffers.values + i * width;
         convert(task.k_cache, task.cache_type, at, task.head_dim, key);
         convert(task.v_cache, task.cache_type, at, task.head_dim, value);
         for (int64_t j = task.head_dim; j < width; j++) key[j] = value[j] = 0.0f;
-        if (++offset == task.block_size) offset = 0, block++;
     }
     int64_t rest = (TILE_ROWS - count % TILE_ROWS) % TILE_ROWS;
     std::memset(buffers.keys + count * width, 0, static_cast<size_t>(rest * width) * sizeof(float));
@@ -176,49 +191,76 @@ TGI_INLINE float* partial_rows(const AttentionTask& task, const QueryGroup& grou
     return task.partials + (group.partial + (span * task.heads + head) * group.count) * size;
 }
 
-// `heads` query heads from `head` on, which share the kv head, over one span of the context.
-static void attend(
-    const AttentionTask& task, const QueryGroup& group, int64_t span, int64_t kv_head, int64_t head, int64_t heads,
-    AttentionBuffers& buffers) {
-    int64_t rows = group.count * heads, hd = task.head_dim, width = (hd + 7) / 8 * 8;
-    for (int64_t row = 0; row < rows; row++) {
-        const float* q = task.q + (group.first + row / heads) * task.q_token_stride
-                         + (head + row % heads) * task.q_head_stride;
-        float *query = buffers.query + row * width, *sums = buffers.sums + row * width;
-        std::memcpy(query, q, static_cast<size_t>(hd) * sizeof(float));
-        for (int64_t i = hd; i < width; i++) query[i] = 0.0f;
-        std::memset(sums, 0, static_cast<size_t>(width) * sizeof(float));
+// What one thread computes: `heads` query heads of each kv head, from the `skipped`th of those that share it on.
+struct Work {
+    const AttentionTask& task;
+    const QueryGroup& group;
+    const SpanOfGroup& item;
+    int64_t skipped;
+    int64_t heads;
+    int64_t width;  // head_dim up to whole vectors
+
+    int64_t rows() const { return group.count * heads; }  // of a kv head, tokens first
+    int64_t head(int64_t kv_head) const { return (item.kv_head + kv_head) * (task.heads / task.kv_heads) + skipped; }
+};
+
+static void begin_rows(const Work& work, AttentionBuffers& buffers) {
+    const AttentionTask& task = work.task;
+    for (int64_t row = 0; row < work.item.kv_heads * work.rows(); row++) {
+        int64_t token = row % work.rows() / work.heads, head = work.head(row / work.rows()) + row % work.heads;
+        const float* q = task.q + (work.group.first + token) * task.q_token_stride + head * task.q_head_stride;
+        float *query = buffers.query + row * work.width, *sums = buffers.sums + row * work.width;
+        std::memcpy(query, q, static_cast<size_t>(task.head_dim) * sizeof(float));
+        for (int64_t i = task.head_dim; i < work.width; i++) query[i] = 0.0f;
+        std::memset(sums, 0, static_cast<size_t>(work.width) * sizeof(float));
         buffers.most[row] = -__builtin_inff();
         buffers.total[row] = 0.0f;
     }
-    int64_t stop = group.position + group.count < (span + 1) * SPAN ? group.position + group.count : (span + 1) * SPAN;
+}
+
+// The results: of the whole context, or of a span, for merge_spans_units.
+static void finish_rows(const Work& work, const AttentionBuffers& buffers) {
+    const AttentionTask& task = work.task;
+    for (int64_t row = 0; row < work.item.kv_heads * work.rows(); row++) {
+        int64_t kv_head = row / work.rows(), within = row % work.rows(), head = work.head(kv_head);
+        const float* sums = buffers.sums + row * work.width;
+        if (work.group.spans > 1) {
+            float* partial = partial_rows(task, work.group, work.item.span, head) + within * (work.width + PARTIAL_EXTRA);
+            std::memcpy(partial, sums, static_cast<size_t>(work.width) * sizeof(float));
+            partial[work.width] = buffers.most[row];
+            partial[work.width + 1] = buffers.total[row];
+        } else {
+            int64_t token = work.group.first + within / work.heads;
+            float* out = task.out + (token * task.heads + head + within % work.heads) * task.head_dim;
+            for (int64_t i = 0; i < task.head_dim; i++) out[i] = sums[i] / buffers.total[row];
+        }
+    }
+}
+
+static void attend(const Work& work, AttentionBuffers& buffers) {
+    const AttentionTask& task = work.task;
+    const QueryGroup& group = work.group;
+    int64_t rows = work.rows(), width = work.width, end = group.position + group.count;
+    int64_t span_start = work.item.span * SPAN, stop = end < span_start + SPAN ? end : span_start + SPAN;
     int64_t first = task.window > 0 && group.position + 1 > task.window ? group.position + 1 - task.window : 0;
-    if (first < span * SPAN) first = span * SPAN;
+    if (first < span_start) first = span_start;
+    begin_rows(work, buffers);
     for (int64_t start = first / TILE_KEYS * TILE_KEYS; start < stop; start += TILE_KEYS) {
         int64_t count = stop - start < TILE_KEYS ? stop - start : TILE_KEYS;
-        gather_tile(task, group, kv_head, start, count, width, buffers);
-        float sums[GROUP_ROWS * TILE_ROWS];
-        for (int64_t n = 0; n < count; n += TILE_ROWS) {
-            dot_rows(buffers.query, width, rows, buffers.keys + n * width, width, width, sums, true);
-            for (int64_t row = 0; row < rows; row++)
-                std::memcpy(buffers.weights + row * TILE_KEYS + n, sums + row * TILE_ROWS, TILE_ROWS * sizeof(float));
+        for (int64_t kv_head = 0; kv_head < work.item.kv_heads; kv_head++) {
+            int64_t row = kv_head * rows;
+            gather_tile(task, group, work.item.kv_head + kv_head, start, count, width, buffers);
+            float sums[GROUP_ROWS * TILE_ROWS];
+            for (int64_t n = 0; n < count; n += TILE_ROWS) {
+                dot_rows(buffers.query + row * width, width, rows, buffers.keys + n * width, width, width, sums, true);
+                for (int64_t i = 0; i < rows; i++)
+                    std::memcpy(buffers.weights + (row + i) * TILE_KEYS + n, sums + i * TILE_ROWS, TILE_ROWS * sizeof(float));
+            }
+            for (int64_t token = 0; token < group.count; token++)
+                attend_tile(task, start, group.position + token, row + token * work.heads, work.heads, width, buffers);
         }
-        for (int64_t token = 0; token < group.count; token++)
-            attend_tile(task, start, group.position + token, token * heads, heads, width, buffers);
     }
-    if (group.spans > 1) {
-        float* partial = partial_rows(task, group, span, head);
-        for (int64_t row = 0; row < rows; row++, partial += width + PARTIAL_EXTRA) {
-            std::memcpy(partial, buffers.sums + row * width, static_cast<size_t>(width) * sizeof(float));
-            partial[width] = buffers.most[row];
-            partial[width + 1] = buffers.total[row];
-        }
-        return;
-    }
-    for (int64_t row = 0; row < rows; row++) {
-        float* out = task.out + ((group.first + row / heads) * task.heads + head + row % heads) * hd;
-        for (int64_t i = 0; i < hd; i++) out[i] = buffers.sums[row * width + i] / buffers.total[row];
-    }
+    finish_rows(work, buffers);
 }
 
 // One row of a group's result, from its spans: `partial` is the first's, the others follow at `stride`.
@@ -260,16 +302,16 @@ static void merge_spans_units(const void* argument, int64_t begin, int64_t end) 
     }
 }
 
-// Unit: one span of a group of queries, and at most GROUP_ROWS of the heads that share a kv head.
+// Unit: one span of a group of queries for some kv heads, and at most GROUP_ROWS of the heads that share each.
 static void attention_units(const void* argument, int64_t begin, int64_t end) {
     const AttentionTask& task = *static_cast<const AttentionTask*>(argument);
     static thread_local AttentionBuffers buffers;  // 0.3 MiB: too much for a caller's stack
     int64_t share = task.heads / task.kv_heads, slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
     for (int64_t unit = begin; unit < end; unit++) {
-        int64_t kv_head = unit / slices % task.kv_heads, done = unit % slices * GROUP_ROWS;
-        int64_t heads = share - done < GROUP_ROWS ? share - done : GROUP_ROWS;
-        const SpanOfGroup& item = task.spans[unit / slices / task.kv_heads];
-        attend(task, task.groups[item.group], item.span, kv_head, kv_head * share + done, heads, buffers);
+        int64_t skipped = unit % slices * GROUP_ROWS;
+        int64_t heads = share - skipped < GROUP_ROWS ? share - skipped : GROUP_ROWS;
+        const SpanOfGroup& item = task.spans[unit / slices];
+        attend({task, task.groups[item.group], item, skipped, heads, (task.head_dim + 7) / 8 * 8}, buffers);
     }
 }
 

@@ -163,16 +163,18 @@ struct QueryGroup {
     int64_t partial;   // where its results begin in AttentionTask::partials, in rows; unused with one span
 };
 
-// A span of a group: what one thread computes.
+// A span of a group, for some of the kv heads: what one thread computes.
 struct SpanOfGroup {
     int32_t group;
     int32_t span;
+    int32_t kv_head;  // the first
+    int32_t kv_heads;
 };
 
 // Positions of a context that are attended to on their own; a multiple of attention's TILE_KEYS.
 constexpr int64_t SPAN = 768;
 
-// Query vectors computed against one tile of keys: `QueryGroup::count` x heads sharing a kv head, at most this many.
+// Query vectors computed together: `QueryGroup::count` x heads sharing a kv head x kv heads, at most this many.
 constexpr int64_t GROUP_ROWS = 32;
 constexpr int64_t MAX_HEAD_DIM = 512;
 constexpr int64_t PARTIAL_EXTRA = 8;  // floats after the sums of a row; two are used
@@ -191,7 +193,7 @@ struct AttentionTask {
     const int32_t* block_tables;
     int64_t table_stride;
     const QueryGroup* groups;
-    const SpanOfGroup* spans;  // unit = (span of a group, kv head, slice of its heads)
+    const SpanOfGroup* spans;  // unit = (span of a group, slice of the heads that share a kv head)
     float* partials;           // rows of head_dim up to whole vectors, then the largest score and the sum of weights
     float scale;
     int64_t window;

@@ -14,6 +14,13 @@
 namespace tgi {
 namespace TGI_PATH {
 
+// The compiler unrolls by itself where it has real vectors; told to do so without any, it takes minutes.
+#if defined(TGI_AVX2)
+#define TGI_UNROLL _Pragma("GCC unroll 32")
+#else
+#define TGI_UNROLL
+#endif
+
 // --- One row of lanes ----------------------------------------------------------------------------------------------
 
 #if defined(TGI_VNNI)
@@ -128,9 +135,9 @@ struct BlockPanel {
     }
     TGI_INLINE void open(const uint8_t* panel, Group* group) {
         group->quants = panel + QUANTS;
-#pragma GCC unroll 4
+TGI_UNROLL
         for (int p = 0; p < PARTS; p++) {
-#pragma GCC unroll 2
+TGI_UNROLL
             for (int h = 0; h < (HALVES ? 2 : 1); h++) {
                 group->scale[h][p] = scales_at(panel + h * SCALE_BYTES, p);
                 // What stored integers are too large by, times the scale: exact, as every product below is.
@@ -154,31 +161,30 @@ template <class P, int M, int N>
 TGI_INLINE void multiply_unpacked(
     const uint8_t* const* panels, const float* const* x, int64_t columns, float* sums) {
     Lanes total[M * N * PARTS];
-#pragma GCC unroll 32
+TGI_UNROLL
     for (int i = 0; i < M * N * PARTS; i++) total[i] = every(0.0f);
     for (int64_t k = 0; k < columns; k += P::STEP) {
         int64_t at = k / P::STEP * P::BYTES;
         typename P::Group group[N];
-#pragma GCC unroll 4
+TGI_UNROLL
         for (int n = 0; n < N; n++) {
             const uint8_t* source = panels[n] + at;
             if (M <= 2)
-#pragma GCC unroll 10
                 for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(source + 2048 + i);
             P::open(source, &group[n]);
         }
-#pragma GCC unroll 32
+TGI_UNROLL
         for (int c = 0; c < P::STEP; c++) {
-#pragma GCC unroll 8
+TGI_UNROLL
             for (int i = 0; i < N * PARTS; i++) {
                 Lanes w = P::weight(group[i / PARTS], c, i % PARTS);
-#pragma GCC unroll 8
+TGI_UNROLL
                 for (int m = 0; m < M; m++)
                     total[m * N * PARTS + i] = fused_lanes(every(x[m][k + c]), w, total[m * N * PARTS + i]);
             }
         }
     }
-#pragma GCC unroll 32
+TGI_UNROLL
     for (int i = 0; i < M * N * PARTS; i++) put_lanes(sums + i * LANES, total[i]);
 }
 
@@ -198,9 +204,9 @@ static void unpack_tile(const uint8_t* const* panels, int64_t first, int64_t cou
         for (int64_t k = 0; k < count; k += P::STEP) {
             typename P::Group group;
             P::open(panels[n] + (first + k) / P::STEP * P::BYTES, &group);
-#pragma GCC unroll 32
+TGI_UNROLL
             for (int c = 0; c < P::STEP; c++) {
-#pragma GCC unroll 2
+TGI_UNROLL
                 for (int p = 0; p < PARTS; p++)
                     put_lanes(tile + (k + c) * TILE_PANELS * PANEL_ROWS + n * PANEL_ROWS + p * LANES, P::weight(group, c, p));
             }
@@ -213,20 +219,20 @@ template <int M>
 static void multiply_tile_of(const float* tile, const float* const* x, int64_t first, int64_t count, float* sums) {
     constexpr int WIDTH = TILE_PANELS * PARTS;
     Lanes total[M * WIDTH];
-#pragma GCC unroll 32
+TGI_UNROLL
     for (int i = 0; i < M * WIDTH; i++) total[i] = lanes_at(sums + i * LANES);
     for (int64_t k = 0; k < count; k++) {
         Lanes w[WIDTH];
-#pragma GCC unroll 4
+TGI_UNROLL
         for (int i = 0; i < WIDTH; i++) w[i] = lanes_at(tile + (k * WIDTH + i) * LANES);
-#pragma GCC unroll 12
+TGI_UNROLL
         for (int m = 0; m < M; m++) {
             Lanes value = every(x[m][first + k]);
-#pragma GCC unroll 4
+TGI_UNROLL
             for (int i = 0; i < WIDTH; i++) total[m * WIDTH + i] = fused_lanes(value, w[i], total[m * WIDTH + i]);
         }
     }
-#pragma GCC unroll 32
+TGI_UNROLL
     for (int i = 0; i < M * WIDTH; i++) put_lanes(sums + i * LANES, total[i]);
 }
 
@@ -322,13 +328,13 @@ static void multiply_many_tokens(const PanelRun& run) {
 
 template <class P>
 static void compute_floats(const PanelRun& run) {
-    int64_t tokens = run.task->tokens;
+    [[maybe_unused]] int64_t tokens = run.task->tokens;
 #if defined(TGI_VNNI)
     if (tokens == 1) return multiply_few_tokens<P, 1, 4>(run);
     if (tokens == 2) return multiply_few_tokens<P, 2, 4>(run);
     if (tokens <= 4) return multiply_few_tokens<P, 4, 2>(run);
     if (tokens <= 8) return multiply_few_tokens<P, 8, 2>(run);
-#else
+#elif defined(TGI_AVX2)
     if (tokens == 1) return multiply_few_tokens<P, 1, 2>(run);
     if (tokens == 2) return multiply_few_tokens<P, 2, 2>(run);
     if (tokens <= 4) return multiply_few_tokens<P, 4, 1>(run);
