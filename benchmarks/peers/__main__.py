@@ -73,13 +73,13 @@ class Bench:
         if kind == "OpenVINO":
             python, folder = self.environments.openvino(), self.models.openvino(mode)
             return lambda log: OpenVino(python, folder, log)
-        model, flags = self.our_model(name), ("--quantize", "int8") if mode == "int8" else ()
+        model, flags = self.our_model(name), ("--quantize", "int8") if name.endswith("int8") else ()
         return lambda log: Ours(model, flags, log)
 
     def our_model(self, name: str) -> Path:
         """The model file of one of our modes."""
-        mode = name.partition(" ")[2]
-        return self.models.safetensors() if mode in ("f16", "int8") else self.models.gguf(mode)
+        weights = name.split()[1]  # "tgi Q4_1 int8": these weights, multiplied in 8 bits
+        return self.models.safetensors() if weights in ("f16", "int8") else self.models.gguf(weights)
 
     def lack(self, name: str, reason: object) -> None:
         """Note that a program could not be measured."""

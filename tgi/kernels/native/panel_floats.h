@@ -156,10 +156,10 @@ TGI_UNROLL
 
 // --- Few tokens ----------------------------------------------------------------------------------------------------
 
-// N panels, `panel_bytes` apart, against M tokens; sums [M][N * PANEL_ROWS].
+// N panels against M tokens; sums [M][N * PANEL_ROWS]. What lies `ahead` of each is asked for: the panels after these.
 template <class P, int M, int N>
 TGI_INLINE void multiply_unpacked(
-    const uint8_t* const* panels, const float* const* x, int64_t columns, float* sums) {
+    const uint8_t* const* panels, const float* const* x, int64_t columns, int64_t ahead, float* sums) {
     Lanes total[M * N * PARTS];
 TGI_UNROLL
     for (int i = 0; i < M * N * PARTS; i++) total[i] = every(0.0f);
@@ -169,8 +169,7 @@ TGI_UNROLL
 TGI_UNROLL
         for (int n = 0; n < N; n++) {
             const uint8_t* source = panels[n] + at;
-            if (M <= 2)
-                for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(source + 2048 + i);
+            for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(source + ahead + i, 0, 2);
             P::open(source, &group[n]);
         }
 TGI_UNROLL
@@ -286,7 +285,7 @@ static void multiply_few_tokens(PanelRun run) {
         alignas(64) float sums[M * N * PANEL_ROWS];
         const uint8_t* panels[N];
         find_panels<N>(run, run.panel, panels);
-        multiply_unpacked<P, M, N>(panels, x, task.columns, sums);
+        multiply_unpacked<P, M, N>(panels, x, task.columns, N * run.bytes, sums);
         for (int m = 0; m < M && m < task.tokens; m++) finish_panels<N>(run, run.panel, m, sums + m * N * PANEL_ROWS);
     }
     if constexpr (N > PANELS_A_UNIT)
