@@ -45,7 +45,7 @@ def test_pickled_weights_are_refused_and_never_opened(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="only pickled weights") as refusal:
         open_checkpoint(tmp_path)
     assert refusal.value.exit_code == 16
-    assert "save_pretrained" in (refusal.value.hint or "")
+    assert f"`tgi download --convert {tmp_path}`" in (refusal.value.hint or "")
     assert not marker.exists()
 
 
