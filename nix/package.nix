@@ -36,6 +36,7 @@
   kernels,
 
   # tests
+  pyte,
   pytest-asyncio,
   pytest-timeout,
   pytestCheckHook,
@@ -107,6 +108,7 @@ buildPythonPackage {
   ];
 
   nativeCheckInputs = [
+    pyte
     pytest-asyncio
     pytest-timeout
     pytestCheckHook

@@ -36,6 +36,7 @@ let
     ps.opentelemetry-exporter-otlp-proto-http
     ps.opentelemetry-sdk
     ps.prometheus-client
+    ps.pyte
     ps.pytest
     ps.pytest-asyncio
     ps.pytest-timeout
