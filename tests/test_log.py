@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,13 +196,20 @@ def test_a_pipe_that_nobody_reads_holds_nothing_up_and_tells_what_it_missed(monk
         assert isinstance(handler, log.LineHandler)
         for number in range(20_000):
             logging.getLogger("tgi").info("line %d %s", number, "x" * 100)  # waits for ever if writing waits
-        dropped = handler.dropped
-        assert 1_000 < dropped < 20_000
-        lines = [pipe.readline() for _ in range(20_000 - dropped + 1)]
+        # When the pipe is full, and hence where the gaps are, is up to the scheduler; each gap must tell its own size.
+        told = number = 0
+        while number < 20_000:
+            line = pipe.readline()
+            if gap := re.search(r" WARN tgi\.log: (\d+) log lines were dropped: nobody read them\n$", line):
+                told += int(gap[1])
+                number += int(gap[1])
+            else:
+                assert f" INFO tgi: line {number} x" in line
+                number += 1
+        assert number == 20_000
+        assert told == handler.dropped > 1_000  # the pipe and the queue hold less than half of the lines
         logging.getLogger("tgi").info("afterwards")
         assert pipe.readline().endswith(" INFO tgi: afterwards\n")
-    assert [int(line.split(" line ")[1].split()[0]) for line in lines[:-1]] == list(range(20_000 - dropped))
-    assert lines[-1].endswith(f" WARN tgi.log: {dropped} log lines were dropped: nobody read them\n")
 
 
 def test_a_reader_that_went_away_is_no_error(
