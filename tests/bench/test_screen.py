@@ -9,14 +9,15 @@ import signal
 import struct
 import sys
 import termios
+from collections.abc import Iterator
 
 import pytest
 
+from tests.bench.example_results import TARGET, play, step, traces
 from tests.terminal import Terminal
-from tgi.bench.events import Control
+from tgi.bench.events import Control, Plan
 from tgi.bench.screen import Screen, split_keys
-
-CORE_SHARE = 0.03  # of one core, at four refreshes a second
+from tgi.bench.screen_canvas import Canvas
 
 
 def replay(kind: str) -> list[str]:
@@ -133,36 +134,72 @@ def test_without_colours_the_screen_is_the_same() -> None:
     assert not re.search(rb"\x1b\[(1;)?3[0-7]m", terminal.written)
 
 
-def test_four_frames_a_second_take_less_than_three_percent_of_a_core(capsys: pytest.CaptureFixture[str]) -> None:
-    with Terminal(replay("streams"), columns=160, rows=50) as terminal:
-        terminal.until("4/4 steps")
-        for _ in range(20):
-            terminal.press("\x1b[C")
-            before = active_tab(terminal)
-            terminal.until(lambda _, before=before: active_tab(terminal) != before)  # type: ignore[misc]
-        terminal.press("q")
-        assert terminal.wait() == 0
-        found = re.search(r"frames (\d+) draw_s ([\d.]+)", terminal.text())
-        assert found is not None
-        share = 4 * float(found[2]) / int(found[1])
-    with capsys.disabled():
-        print(f"[live screen at 160x50: {100 * share:.2f} % of a core]", end=" ")
-    assert share < CORE_SHARE
-
-
-def test_a_paused_screen_is_drawn_again_only_for_a_key() -> None:
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Screen, list[str]]]:
+    """A screen of 160x50 whose thread does not run, and what it wrote."""
     ours, theirs = os.openpty()
-    os.set_blocking(ours, False)
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    screen = Screen(Control(), keys=theirs, output=theirs, colour=True)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    screen, written = Screen(Control(), keys=theirs, output=theirs, colour=True), list[str]()
+    monkeypatch.setattr(screen, "_write", written.append)
+    yield screen, written
+    os.close(ours)
+    os.close(theirs)
+
+
+def refresh(screen: Screen) -> int:
+    """What the thread does four times a second. Returns: the frames drawn so far."""
+    screen._take()
+    screen._draw()
+    return screen.frames
+
+
+async def test_a_frame_is_drawn_only_when_there_is_something_new(still: tuple[Screen, list[str]]) -> None:
+    screen, _ = still
+    assert [refresh(screen) for _ in range(3)] == [1, 1, 1]
+    play(screen)  # hundreds of events at once
+    assert [refresh(screen) for _ in range(3)] == [2, 2, 2]
+    screen._pressed = True
+    assert [refresh(screen) for _ in range(3)] == [3, 3, 3]
+    fcntl.ioctl(screen._output, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    assert [refresh(screen) for _ in range(3)] == [4, 4, 4]
+
+
+async def test_a_frame_is_few_characters_however_many_requests_there_were(
+    still: tuple[Screen, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = 0
+    put = Canvas.text
+
+    def counted(canvas: Canvas, x: int, y: int, words: str, *style: str, **room: int | None) -> None:
+        nonlocal drawn
+        drawn += len(words)
+        put(canvas, x, y, words, *style, **room)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Canvas, "text", counted)
+    screen, written = still
+    load = step(8).load
+    screen.run_started(Plan(targets=(TARGET,), loads=(load,), title="many requests"))
+    screen.step_started(0, load, 0)
+    for requests in (10, 2000):
+        for trace in traces(8, requests=requests):
+            screen.request_finished(0, trace)
+        drawn = 0
+        refresh(screen)
+        assert drawn < 2 * 160 * 50
+    # One request more changes a few figures: all other rows stay as they are.
+    screen.request_finished(0, traces(8, requests=1, failures=0)[0])
+    refresh(screen)
+    assert 0 < written[-1].count(";1H") < 15
+
+
+def test_a_paused_screen_is_drawn_again_only_for_a_key(still: tuple[Screen, list[str]]) -> None:
+    screen, _ = still
     screen._draw()
     screen.state.press("p")
     for pressed, frames in ((False, 1), (True, 2), (False, 2)):
-        screen._pressed = pressed
+        screen._pressed, screen._told = pressed, True
         screen._draw()
         assert screen.frames == frames
-    os.close(ours)
-    os.close(theirs)
 
 
 def test_keys_that_come_at_once_are_told_apart() -> None:

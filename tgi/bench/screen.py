@@ -1,4 +1,4 @@
-"""The live screen of a benchmark: a thread that draws four times a second and listens to keys.
+"""The live screen of a benchmark: a thread that draws what changed, at most four times a second, and listens to keys.
 
 What the benchmark tells is only put into a queue, so that watching costs the measured requests nothing; everything
 else happens in the thread. The terminal is put back on every way out: `q`, an exception, SIGTERM.
@@ -57,6 +57,7 @@ class Screen:
         self._shown: list[str] = []
         self._size = os.terminal_size((0, 0))
         self._pressed = False
+        self._told = False  # something since the last frame
         self._modes: list[Any] = []
         self._old_handler: Any = None
         self._thread = threading.Thread(target=self._run, name="bench-screen", daemon=True)
@@ -127,8 +128,7 @@ class Screen:
         try:
             while not self._closed.is_set():
                 began = time.thread_time()
-                while self._events:
-                    self._events.popleft()()
+                self._take()
                 self._draw()
                 self.draw_s += time.thread_time() - began
                 self._listen(REFRESH_S)
@@ -139,12 +139,20 @@ class Screen:
             self._restore()
             self._tell(self._left.set)
 
+    def _take(self) -> None:
+        """Learn what the benchmark has told since."""
+        while self._events:
+            self._events.popleft()()
+            self._told = True
+
     def _draw(self) -> None:
+        """Draw a frame, if it would differ from the last: the picture depends on nothing but events, keys and size."""
         size = os.get_terminal_size(self._output)
-        if self.state.paused and not self._pressed and size == self._size:
+        due = self._pressed or (self._told and not self.state.paused)
+        if not due and size == self._size:
             return
         self._shown = self._shown if size == self._size else []
-        self._pressed, self._size = False, size
+        self._pressed, self._told, self._size = False, False, size
         rows = draw(self.state, size.columns, size.lines).rows(colour=self._colour)
         self._write(changes(self._shown, rows))
         self._shown = rows
