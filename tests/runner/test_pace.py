@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tgi.runner.pace import LEAST_PROMPT_TOKENS, Pace
+from tgi.runner.pace import LEAST_PROMPT_S, LEAST_PROMPT_TOKENS, Pace
 
 
 def learned(decode_s: float, token_s: float, *, most: int = 256, decoding: int = 4) -> Pace:
@@ -20,13 +20,17 @@ def test_a_prompt_alone_gets_the_whole_budget() -> None:
 
 
 def test_a_step_with_a_prompt_takes_little_longer_than_one_without() -> None:
-    pace = learned(0.04, 0.001)
-    assert pace.step_tokens() == 4 + 30
-    assert 0.04 + 0.001 * (pace.step_tokens() - 4) <= 1.75 * 0.04 + 1e-9
+    pace = learned(0.4, 0.005)
+    assert pace.step_tokens() == 4 + 60
+    assert 0.4 + 0.005 * (pace.step_tokens() - 4) <= 1.75 * 0.4 + 1e-9
 
 
-def test_a_prompt_goes_on_however_fast_decoding_is() -> None:
-    assert learned(0.001, 0.001).step_tokens() == 4 + LEAST_PROMPT_TOKENS
+def test_a_prompt_gets_a_piece_worth_a_step_however_fast_decoding_is() -> None:
+    assert learned(0.001, 0.001).step_tokens() == 4 + LEAST_PROMPT_S / 0.001
+
+
+def test_a_prompt_goes_on_however_slow_its_tokens_are() -> None:
+    assert learned(0.001, 0.1).step_tokens() == 4 + LEAST_PROMPT_TOKENS
 
 
 def test_the_budget_is_never_exceeded() -> None:
@@ -40,7 +44,7 @@ def test_nothing_is_held_back_before_anything_was_measured() -> None:
 
 
 def test_what_prompts_cost_is_learnt_beside_decoding_requests_too() -> None:
-    pace = learned(0.04, 0.001)
+    pace = learned(0.4, 0.005)
     for _ in range(100):
-        pace.learn(decoding=4, decode_tokens=4, prefill_tokens=10, step_s=0.04 + 10 * 0.002)
-    assert pace.step_tokens() in (4 + 14, 4 + 15)
+        pace.learn(decoding=4, decode_tokens=4, prefill_tokens=10, step_s=0.4 + 10 * 0.01)
+    assert pace.step_tokens() in (4 + 29, 4 + 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STRETCH = 1.75  # how much longer a step may take than one that only decodes
+LEAST_PROMPT_S = 0.06  # or this much longer, whatever is more: small pieces of a prompt cost every request throughput
 LEAST_PROMPT_TOKENS = 8  # beside decoding requests: fewer would read all weights for little
 _BLEND = 0.2  # weight of the newest step
 
@@ -24,7 +25,7 @@ class Pace:
         """The token budget of the next step."""
         if not self._decoding or self._decode_s is None or self._token_s is None:
             return self._most
-        beside = int((STRETCH - 1) * self._decode_s / self._token_s)
+        beside = int(max((STRETCH - 1) * self._decode_s, LEAST_PROMPT_S) / self._token_s)
         return min(self._most, self._decoding + max(LEAST_PROMPT_TOKENS, beside))
 
     def learn(self, decoding: int, decode_tokens: int, prefill_tokens: int, step_s: float) -> None:

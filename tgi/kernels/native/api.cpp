@@ -209,7 +209,7 @@ TGI_EXPORT int tgi_attention(
                        window, out};
     int64_t count = static_cast<int64_t>(spans.size());
     int64_t slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
-    if (count > 0) run(engine().kernels->attention, &task, count * slices, keys * kv_heads / count * head_dim);
+    if (count > 0) run(engine().kernels->attention, &task, count * slices, keys * kv_heads / count * head_dim * share);
     if (rows > 0) run(engine().kernels->merge_spans, &task, static_cast<int64_t>(groups.size()), heads * head_dim * 8);
     return 0;
 }
