@@ -212,6 +212,8 @@ class LineHandler(logging.Handler):
             line = self.format(record) + "\n"
             if self.outlet is not None:
                 self.outlet.put(line)
+            elif self._stream is not None and self._stream.closed:
+                self._lost += 1
             elif self._stream is not None:
                 self._stream.write(line)
                 self._stream.flush()

@@ -279,9 +279,12 @@ async def test_a_death_and_what_survives_it_are_told(start: Start, fault: str, c
     assert await _collect(streams[0]) == expected_tokens(healthy)
     with pytest.raises(GenerationError, match="crashed"):
         await _collect(streams[1])
+    # The last death is told before the engine after it begins: one more answer comes from that engine.
+    after = make_request(supervisor.next_id(), range(7, 9))
+    assert await _collect(supervisor.submit(after)) == expected_tokens(after)
     assert set(heard.causes) == {cause}
     assert len(heard.causes) == len(heard.deaths) == supervisor.restarts
     assert heard.deaths[0][1] in (("prefill",), ("prefill", "decode"))
-    # The healthy one's: one for each death that found it unfinished. The other never got a token.
+    # The healthy one's: one for each death that found it unfinished. The others got no token before a death.
     assert 1 <= len(heard.gaps) <= supervisor.restarts
     assert min(heard.gaps) > 0
