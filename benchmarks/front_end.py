@@ -53,19 +53,37 @@ class NullRunner:
         return StepResult(plan.logits_rows, token_ids.astype(np.int32), np.full(len(token_ids), -0.5, np.float32))
 
 
+class PacedRunner(NullRunner):
+    """A runner that waits as long as computing might take, and leaves the processor to others meanwhile."""
+
+    STEP_S = 0.015
+    PROMPT_TOKEN_S = 0.001
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """The next id for every row, after a while."""
+        prompt_tokens = len(plan.input_ids) - len(plan.context_lens)
+        time.sleep(self.STEP_S + self.PROMPT_TOKEN_S * max(0, prompt_tokens))
+        return super().execute(plan)
+
+
 def load_null_runner(config: Config, model_path: Path) -> NullRunner:
     """What the engine process calls instead of loading a model."""
     return NullRunner()
 
 
-def serve(port: int, model: str) -> None:
-    """The front end, with the null engine behind it; its log lines go nowhere."""
+def load_paced_runner(config: Config, model_path: Path) -> PacedRunner:
+    """The same, at a pace."""
+    return PacedRunner()
+
+
+def serve(port: int, model: str, load: str = "load_null_runner") -> None:
+    """The front end, with an engine behind it that computes nothing; its log lines go nowhere."""
     logging.disable(logging.CRITICAL)
     config = Config(http=Http(hostname="127.0.0.1", port=port), limits=Limits(max_concurrent_requests=512))
     files = find_local(model)
     if files is None:
         raise SystemExit(f"error: there is no model at `{model}`")
-    engine = process.start(config, files.path, runner="benchmarks.front_end:load_null_runner")
+    engine = process.start(config, files.path, runner=f"benchmarks.front_end:{load}")
     app.run(config, files, ready=lambda *facts: None, engine=engine)
 
 

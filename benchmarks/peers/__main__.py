@@ -46,6 +46,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, original: Path) -> None:
         self.options = options
+        self.given_work = options.given_work  # a path of one machine means nothing on another
         self.sizes = QUICK if options.quick else Sizes()
         self.environments = Environments(options.work, console.print)
         self.models = Models(self.environments, original)
@@ -192,7 +193,7 @@ class Bench:
         return {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": f"{facts.cpu}, {facts.cores} cores, {facts.memory_bytes >> 30} GiB, {facts.system}",
-            "command": shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]),
+            "command": shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]).replace(self.given_work, "DIR"),
             "num_rounds": self.options.rounds,
             "sizes": dataclasses.asdict(self.sizes),
             "versions": versions(),
@@ -246,6 +247,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         setattr(options, name, given)
     if options.rounds < 1:
         parser.error(f"--rounds must be >= 1. Given: {options.rounds}")
+    options.given_work = str(options.work)
     options.work = options.work.resolve()
     return options
 
