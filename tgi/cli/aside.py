@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tgi.engine.process import anonymous_main, die_with
+from tgi import children
 from tgi.errors import TgiError
 
 
@@ -41,8 +41,8 @@ def call_aside(function: str, *arguments: Any) -> Any:
         target=_child, args=(sending, os.getpid(), function, arguments), name="tgi-aside"
     )
     with receiving:
-        with sending, anonymous_main():
-            process.start()
+        with sending:
+            children.start(process)
         try:
             answer = msgspec.json.decode(receiving.recv_bytes(), type=_Answer)
         except EOFError:
@@ -56,7 +56,7 @@ def call_aside(function: str, *arguments: Any) -> Any:
 
 
 def _child(sending: Connection, parent_pid: int, function: str, arguments: tuple[Any, ...]) -> None:
-    die_with(parent_pid)
+    children.die_with(parent_pid)
     module, _, name = function.partition(":")
     try:
         answer = _Answer(value=getattr(importlib.import_module(module), name)(*arguments))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from tgi import children
 from tgi.cli.console import report
-from tgi.engine.process import die_with
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REMIND_S = 10.0  # how often to say that a child is still starting
@@ -165,7 +165,7 @@ class Guardian:
             self._give_back()
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
             os.close(reading)
-            die_with(parent)
+            children.die_with(parent)
             code = job(lambda: _announce(writing))
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)

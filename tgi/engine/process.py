@@ -11,14 +11,11 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
-from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from tgi import log
+from tgi import children, log
 from tgi.config import Config
 
 logger = logging.getLogger(__name__)
@@ -26,7 +23,6 @@ logger = logging.getLogger(__name__)
 # Named, not imported: loading them loads torch, which only the child may do.
 ENGINE = "tgi.engine.core:main"
 RUNNER = "tgi.engine.core:load_runner"
-_PR_SET_PDEATHSIG = 1
 
 
 class EngineHandle:
@@ -84,29 +80,15 @@ def start(config: Config, model_path: Path, *, runner: str = RUNNER) -> EngineHa
     ours, theirs = socket.socketpair()
     arguments = (theirs, os.getpid(), config, model_path, runner)
     process = multiprocessing.get_context("spawn").Process(target=_child, args=arguments, name="tgi-engine")
-    with theirs, anonymous_main():
-        process.start()
+    with theirs:
+        children.start(process)
     return EngineHandle(process, ours)
-
-
-@contextlib.contextmanager
-def anonymous_main() -> Iterator[None]:
-    """Hide the parent's program from multiprocessing, which would run it again in the child.
-
-    That program may be a console script, a zip file, a notebook or a test runner: slow to import, or impossible.
-    """
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
 
 
 def _child(sock: socket.socket, parent_pid: int, config: Config, model_path: Path, runner: str) -> None:
     """The child's entry."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent_pid)
+    children.die_with(parent_pid)
     telemetry = config.telemetry
     log.configure(json_lines=telemetry.json_output, level=telemetry.log_level)
     _preload(config.preload)
@@ -121,14 +103,6 @@ def _preload(libraries: tuple[str, ...]) -> None:
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             logger.warning("`%s` could not be loaded: %s", library, error)
-
-
-def die_with(parent_pid: int) -> None:
-    """Let the kernel kill this process when its parent ends; elsewhere than on Linux, end of file has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it ended before we asked
-            sys.exit(1)
 
 
 def _resolve(name: str) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from tgi.engine.process import anonymous_main
+from tgi import children
 from tgi.errors import EngineGone, InvalidGrammar, ValidationError
 from tgi.guidance.grammar import ANY_OBJECT, Constraint
 from tgi.guidance.limits import GrammarError, check_regex, check_size
@@ -132,8 +132,8 @@ class _Worker:
             target=grammar_worker.main, args=(theirs, os.getpid(), special_tokens), daemon=True,
             name=grammar_worker.PROCESS_NAME,
         )  # fmt: skip
-        with theirs, anonymous_main():
-            process.start()
+        with theirs:
+            children.start(process)
         return cls(process, await AsyncChannel.open(ours, Reply))
 
     async def compile(self, constraint: Constraint) -> Reply:

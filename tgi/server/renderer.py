@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tgi.engine.process import anonymous_main
+from tgi import children
 from tgi.errors import EngineGone, ModelError, TemplateError
 from tgi.server import template_worker
 from tgi.server.template_worker import CPU_S, Known, Refused, Render, Rendered, Reply
@@ -179,8 +179,8 @@ class _Worker:
             target=template_worker.main, args=(theirs, os.getpid(), sources, tokens), daemon=True,
             name=template_worker.PROCESS_NAME,
         )  # fmt: skip
-        with theirs, anonymous_main():
-            process.start()
+        with theirs:
+            children.start(process)
         return cls(process, await AsyncChannel.open(ours, Reply))
 
     async def ask(self, request: Render) -> Reply:

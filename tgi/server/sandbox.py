@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from tgi.engine.process import die_with
+from tgi import children
 
 _PR_SET_NAME = 15
 _STATM = "/proc/self/statm"
@@ -23,7 +23,7 @@ def confine(name: str, parent_pid: int, memory_bytes: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the process, in whatever loop it is
-    die_with(parent_pid)
+    children.die_with(parent_pid)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
     _lower(resource.RLIMIT_AS, _address_space() + memory_bytes)
