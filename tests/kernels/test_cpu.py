@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ import torch
 from torch import Tensor
 
 from tests.kernels.matrices import random_matrix
+from tests.resident import resident_bytes
 from tgi.checkpoint.blocks import BLOCKS
+from tgi.checkpoint.mapping import map_file
 from tgi.kernels import Matrix, PackedWeight, cpu
 from tgi.kernels.cpu import CpuKernels
 
@@ -96,3 +100,17 @@ def test_a_weight_is_described_once(native: CpuKernels) -> None:
     prepared = weight.prepared["cpu"]
     native.matmul(X, weight)
     assert weight.prepared["cpu"] is prepared
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages as Linux shows them")
+def test_a_mapped_weight_is_in_memory_once(native: CpuKernels, tmp_path: Path) -> None:
+    stored = random_matrix("Q4_1", 512, 512)
+    path = tmp_path / "weights"
+    path.write_bytes(stored.data.tobytes())
+    mapped = Matrix("Q4_1", 512, 512, map_file(path))
+    x = torch.randn(2, 512)
+    expected = native.matmul(x, PackedWeight((stored,)))
+    assert torch.equal(native.matmul(x, PackedWeight((mapped,))), expected)
+    assert resident_bytes(path) == 0  # the panels are read instead
+    ids = torch.tensor([7, 500], dtype=torch.int32)
+    assert torch.equal(native.embedding(ids, mapped), native.embedding(ids, stored))  # rows come from the file again

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.layers.checkpoints import MemoryCheckpoint
+from tests.resident import resident_bytes
 from tgi.checkpoint import RawTensor
+from tgi.checkpoint.mapping import map_file
 from tgi.errors import ModelError
 from tgi.layers.loader import Loader
+from tgi.quantization import int8
 
 W = torch.arange(12, dtype=torch.float32).reshape(3, 4) / 10
 X = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
@@ -85,6 +90,19 @@ def test_float_weights_are_cast_to_the_type_asked_for(stored: torch.dtype, asked
     torch.testing.assert_close(linear(X), X @ W.to(stored).to(asked).float().T)
     assert load.weight_bytes == 12 * asked.itemsize
     assert load.layout == {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[asked]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages as Linux shows them")
+@pytest.mark.parametrize("convert", [None, int8.quantize])
+def test_a_weight_held_in_another_form_is_not_in_memory_as_stored(
+    tmp_path: Path, convert: int8.Convert | None
+) -> None:  # fmt: skip
+    path = tmp_path / "weights"
+    path.write_bytes(torch.randn(256, 256).numpy().tobytes())
+    tensors: dict[str, Tensor | RawTensor] = {"q.weight": RawTensor("q.weight", "F32", (256, 256), map_file(path))}
+    load = Loader(MemoryCheckpoint(tensors), dtype=None if convert else torch.float16, convert=convert)
+    load.row("q", inputs=256, outputs=256)
+    assert resident_bytes(path) == 0
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])

@@ -11,6 +11,10 @@ import numpy.typing as npt
 from tgi.errors import ModelError
 
 
+class _MappedFile(mmap.mmap):
+    """Memory whose untouched content is a file's."""
+
+
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
     """The whole file as bytes, copy-on-write: nothing is read before it is touched, nothing is ever written back.
 
@@ -21,7 +25,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         with path.open("rb") as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=np.uint8)
+            return np.frombuffer(_MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=np.uint8)
     except FileNotFoundError as error:
         raise ModelError(f"`{path}` does not exist", hint="check the path", exit_code=12) from error
     except ValueError as error:
@@ -29,6 +33,24 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
     except OSError as error:
         raise ModelError(f"`{path}` cannot be read: {error.strerror}",
                          hint="check the file and its permissions", exit_code=16) from error  # fmt: skip
+
+
+def forget(view: npt.NDArray[np.generic]) -> None:
+    """Give the pages of a view of a mapped file back: whoever reads them again gets them from the file again.
+
+    For weights that somebody holds in another form now. What was written into the view is lost; memory of other kinds
+    is left alone.
+    """
+    owner: object = view
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if not isinstance(owner, _MappedFile) or not view.size or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = view.ctypes.data - np.frombuffer(owner, dtype=np.uint8).ctypes.data
+    first = start - start % mmap.PAGESIZE
+    owner.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
 
 
 def corrupt(path: Path, fault: str) -> ModelError:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tgi.checkpoint.blocks import row_bytes
+from tgi.checkpoint.mapping import forget
 from tgi.kernels.backend import ACTIVATIONS
 from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
 from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
@@ -78,6 +79,7 @@ class _Prepared:
         start = -panels.ctypes.data % _ALIGNED
         self.panels.append(panels)
         pack(ctypes.addressof(as_stored), kind, panels.ctypes.data + start)
+        forget(part.data)  # the panels are all that is read from now on, but for the rows of a tied table
         exact = 0 if integers and part.integer else EXACT
         return _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind + exact)
 

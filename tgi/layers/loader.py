@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tgi.checkpoint import Checkpoint, RawTensor
 from tgi.checkpoint.blocks import BLOCKS, dequantize
+from tgi.checkpoint.mapping import forget
 from tgi.errors import ModelError
 from tgi.kernels import Matrix, PackedWeight
 from tgi.kernels.weights import INTEGER_LAYOUTS
@@ -196,6 +197,7 @@ class Loader:
     def _convert(self, matrix: Matrix) -> Matrix:
         assert self._shelf.convert is not None
         data = self._shelf.convert(matrix.layout, matrix.data, matrix.columns)
+        forget(matrix.data)
         return replace(matrix, layout=int8.LAYOUT, data=data)
 
     def _hold(self, raw: RawTensor, rows: int, columns: int, transposed: bool) -> Matrix:
@@ -210,6 +212,7 @@ class Loader:
             stored = torch.from_numpy(np.array(raw.data)).view(FLOATS[raw.layout]).view(raw.shape)
             values = (stored.T if transposed else stored).to(FLOATS[layout]).contiguous()
             data = values.view(torch.uint8).reshape(-1).numpy()
+            forget(raw.data)
         if layout in FLOATS:
             self._shelf.float_bytes[layout] += data.nbytes
         return Matrix(layout, rows, columns, data, integer=self._shelf.convert is not None)
@@ -226,7 +229,10 @@ class Loader:
 
     def _same(self, first: str, second: str) -> bool:
         one, two = self._raw(first), self._raw(second)
-        return one.layout == two.layout and np.array_equal(one.data, two.data)
+        same = one.layout == two.layout and np.array_equal(one.data, two.data)
+        forget(one.data)
+        forget(two.data)
+        return same
 
     @staticmethod
     def _values(raw: RawTensor) -> npt.NDArray[np.float32]:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 
 from tgi.checkpoint.blocks import BLOCKS, row_bytes
+from tgi.checkpoint.mapping import map_file
+from tgi.errors import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +109,8 @@ def _digest(layout: str, data: Bytes, columns: int) -> str:
 
 def _read(path: Path, size: int) -> Bytes | None:
     try:
-        stored = np.memmap(path, dtype=np.uint8, mode="r")
-    except (OSError, ValueError):  # missing, not readable, or empty
+        stored = map_file(path)
+    except ModelError:  # missing, not readable, or empty
         return None
     if stored.size != size + _DIGEST_BYTES:
         log.warning("%s is not as it was written; it is made again", path)
