@@ -160,6 +160,9 @@ def load_runner(config: Config, model_path: Path) -> Runner:
     """The model's runner. Raises: ModelError, ConfigError when it cannot run here."""
     from tgi.checkpoint import open_checkpoint  # noqa: PLC0415  (only this process may load torch)
     from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415
+    from tgi.runner.lean_torch import import_torch  # noqa: PLC0415
+
+    import_torch()  # before anything below does, in full
     from tgi.runner.runner import ModelRunner  # noqa: PLC0415
 
     tokenizer = functools.partial(load_encoding, model_path, config.model.tokenizer_config_path)
