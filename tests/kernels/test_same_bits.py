@@ -134,6 +134,21 @@ def test_attention_ignores_chunks_blocks_and_neighbours(
         any_cut()
 
 
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (8, 2, 80), (4, 4, 20), (7, 1, 96), (36, 1, 8)])
+@pytest.mark.parametrize("window", [0, 50])
+def test_attention_gives_the_same_bits_with_wider_vectors(heads: int, kv_heads: int, size: int, window: int) -> None:
+    prompt = Prompt(850, heads, kv_heads, size)
+    found: dict[str, list[Tensor]] = {}
+    for most in ("avx512", "avx2"):
+        path = kernels.configure(threads=2, most=most)
+        if path != most:
+            pytest.skip(f"`{most}` does not run here")
+        types = (torch.float32, torch.float16, torch.bfloat16)
+        found[path] = [prompt.attend([840, 849], 16, dtype, window, seed=1) for dtype in types]
+    kernels.configure(threads=1)
+    assert all(torch.equal(a, b) for a, b in zip(*found.values(), strict=True))
+
+
 @pytest.mark.parametrize("window", [0, 700])
 def test_attention_over_several_spans_ignores_chunks(path: str, window: int) -> None:
     if path == "torch":
