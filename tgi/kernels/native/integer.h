@@ -11,59 +11,10 @@
 
 #include <cmath>
 
-#include "kernels.h"
-#include "vector.h"
+#include "quantize.h"
 
 namespace tgi {
 namespace TGI_PATH {
-
-// --- Activations ---------------------------------------------------------------------------------------------------
-
-// 32 values, fewer at the end of a row: the rest count as zero.
-TGI_INLINE void quantize_group(const float* x, int64_t count, TokenGroup& out) {
-    alignas(64) float values[GROUP] = {};
-    std::memcpy(values, x, static_cast<size_t>(count) * sizeof(float));
-    int32_t most = 0;  // bits of the largest magnitude: they are ordered as the magnitudes are, NaN above infinity
-    for (int i = 0; i < GROUP; i++) {
-        int32_t bits;
-        std::memcpy(&bits, values + i, sizeof bits);
-        bits &= 0x7fffffff;
-        most = bits > most ? bits : most;
-    }
-    float largest;
-    std::memcpy(&largest, &most, sizeof largest);
-    if (most >= 0x7f800000 || largest < SMALLEST) {
-        std::memset(&out, 0, sizeof out);
-        if (most >= 0x7f800000) out.scale = out.scaled_sum = __builtin_nanf("");
-        return;
-    }
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
-    float inverse = 127.0f / largest;
-    int32_t integers[GROUP], low = 0, high = 0;
-    for (int i = 0; i < GROUP; i++) integers[i] = static_cast<int32_t>((values[i] * inverse + magic) - magic);
-    for (int i = 0; i < GROUP; i++) out.integers[i] = static_cast<int8_t>(integers[i]);
-    for (int i = 0; i < GROUP / 2; i++) low += integers[i];
-    for (int i = GROUP / 2; i < GROUP; i++) high += integers[i];
-    out.scale = largest / 127.0f;
-    out.scaled_sum = out.scale * static_cast<float>(low + high);
-    out.start_nibbles = -8 * (low + high);
-    out.start_bytes = -128 * (low + high);
-    out.start_halves[0] = -128 * low;
-    out.start_halves[1] = -128 * high;
-}
-
-// Unit: one token.
-static void quantize_units(const void* argument, int64_t begin, int64_t end) {
-    const QuantizeTask& task = *static_cast<const QuantizeTask*>(argument);
-    int64_t groups = (task.columns + GROUP - 1) / GROUP;
-    for (int64_t token = begin; token < end; token++) {
-        const float* x = task.x + token * task.x_stride;
-        TokenGroup* out = task.out + token * groups;
-        int64_t g = 0;
-        for (; (g + 1) * GROUP <= task.columns; g++) quantize_group(x + g * GROUP, GROUP, out[g]);
-        if (g < groups) quantize_group(x + g * GROUP, task.columns - g * GROUP, out[g]);
-    }
-}
 
 // --- Panels --------------------------------------------------------------------------------------------------------
 
@@ -136,17 +87,17 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
                 total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), _mm512_mul_ps(scale, factor), total[m]);
                 total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_mul_ps(second, factor), total[m]);
             } else {
-                // Two chains: one alone would wait for itself when there is one token.
+                // With few tokens two chains: one alone would wait for itself.
                 __m512i low = P::MINIMUMS ? _mm512_setzero_si512()
                                           : _mm512_set1_epi32(P::NIBBLES ? token.start_nibbles : token.start_bytes);
                 __m512i high = _mm512_setzero_si512();
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) {
-                    low = _mm512_dpbusd_epi32(low, weights[i], _mm512_set1_epi32(four_integers(token, i)));
-                    high = _mm512_dpbusd_epi32(high, weights[i + 4], _mm512_set1_epi32(four_integers(token, i + 4)));
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++) {
+                    __m512i& sum = M <= 2 && i % 2 ? high : low;
+                    sum = _mm512_dpbusd_epi32(sum, weights[i], _mm512_set1_epi32(four_integers(token, i)));
                 }
-                __m512 integers = _mm512_cvtepi32_ps(_mm512_add_epi32(low, high));
-                total[m] = _mm512_fmadd_ps(integers, _mm512_mul_ps(scale, factor), total[m]);
+                if (M <= 2) low = _mm512_add_epi32(low, high);
+                total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), _mm512_mul_ps(scale, factor), total[m]);
             }
             if (P::MINIMUMS) total[m] = _mm512_fmadd_ps(_mm512_set1_ps(token.scaled_sum), minimum, total[m]);
         }
@@ -358,6 +309,8 @@ static void compute_panel(const MatmulTask& task, const Matrix& part, int64_t ro
     int64_t rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS, token = 0;
     constexpr int MOST = static_cast<int>(TOKENS_A_TILE);
     for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, panel, token, rows, output);
+    if constexpr (MOST > 8)
+        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, panel, token, rows, output);
     for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, panel, token, rows, output);
     for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, panel, token, rows, output);
     if (token < task.tokens) multiply_panel<P, 1>(task, panel, token, rows, output);

@@ -1,0 +1,100 @@
+// Activations in 8 bits: groups of 32 values with a scale; `round_activations` of reference.py defines the result.
+#pragma once
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace tgi {
+namespace TGI_PATH {
+
+// Rounds to nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction.
+#if defined(TGI_AVX2)
+// Integers of 32 values, and the sums of their halves.
+TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
+    __m256i four[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) four[i] = _mm256_cvtps_epi32(load(values + 8 * i) * all(inverse));
+    // Packing leaves the 128-bit halves of each source apart: words of four bytes in the order 0 2 4 6 1 3 5 7.
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(four[0], four[1]), _mm256_packs_epi32(four[2], four[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(integers), bytes);
+    __m256i unsigned_bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(static_cast<char>(128)));
+    __m256i sums = _mm256_sad_epu8(unsigned_bytes, _mm256_setzero_si256());
+    __m128i first = _mm256_castsi256_si128(sums), second = _mm256_extracti128_si256(sums, 1);
+    *low = _mm_cvtsi128_si32(first) + _mm_extract_epi32(first, 2) - 16 * 128;
+    *high = _mm_cvtsi128_si32(second) + _mm_extract_epi32(second, 2) - 16 * 128;
+}
+
+// Bits of the largest magnitude: they are ordered as the magnitudes are, NaN above infinity.
+TGI_INLINE int32_t largest_bits(const float* values) {
+    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    __m256i most = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 8 * i));
+        most = _mm256_max_epi32(most, _mm256_and_si256(bits, mask));
+    }
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+#else
+TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
+    const float magic = 12582912.0f;
+    *low = *high = 0;
+    for (int i = 0; i < GROUP; i++) {
+        int32_t integer = static_cast<int32_t>((values[i] * inverse + magic) - magic);
+        integers[i] = static_cast<int8_t>(integer);
+        *(i < GROUP / 2 ? low : high) += integer;
+    }
+}
+
+TGI_INLINE int32_t largest_bits(const float* values) {
+    int32_t most = 0;
+    for (int i = 0; i < GROUP; i++) {
+        int32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+#endif
+
+// 32 values.
+TGI_INLINE void quantize_group(const float* values, TokenGroup& out) {
+    int32_t most = largest_bits(values), low, high;
+    float largest;
+    std::memcpy(&largest, &most, sizeof largest);
+    if (most >= 0x7f800000 || largest < SMALLEST) {
+        std::memset(&out, 0, sizeof out);
+        if (most >= 0x7f800000) out.scale = out.scaled_sum = __builtin_nanf("");
+        return;
+    }
+    round_group(values, 127.0f / largest, out.integers, &low, &high);
+    out.scale = largest / 127.0f;
+    out.scaled_sum = out.scale * static_cast<float>(low + high);
+    out.start_nibbles = -8 * (low + high);
+    out.start_bytes = -128 * (low + high);
+    out.start_halves[0] = -128 * low;
+    out.start_halves[1] = -128 * high;
+}
+
+// Unit: one token.
+static void quantize_units(const void* argument, int64_t begin, int64_t end) {
+    const QuantizeTask& task = *static_cast<const QuantizeTask*>(argument);
+    int64_t groups = (task.columns + GROUP - 1) / GROUP;
+    for (int64_t token = begin; token < end; token++) {
+        const float* x = task.x + token * task.x_stride;
+        TokenGroup* out = task.out + token * groups;
+        int64_t g = 0;
+        for (; (g + 1) * GROUP <= task.columns; g++) quantize_group(x + g * GROUP, out[g]);
+        if (g == groups) continue;
+        float rest[GROUP] = {};  // what is missing at the end of a row counts as zero
+        std::memcpy(rest, x + g * GROUP, static_cast<size_t>(task.columns - g * GROUP) * sizeof(float));
+        quantize_group(rest, out[g]);
+    }
+}
+
+}  // namespace TGI_PATH
+}  // namespace tgi
