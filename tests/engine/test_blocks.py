@@ -14,12 +14,32 @@ def test_tail_of_a_released_request_is_reused_before_its_prefix() -> None:
     assert allocator.allocate(3) == [tail, middle, prefix]
 
 
-def test_the_least_recently_freed_block_is_lent_first() -> None:
+def test_the_prefix_that_was_freed_first_is_forgotten_first() -> None:
     allocator = BlockAllocator(num_blocks=4)
     first, second, third = allocator.allocate(3)
     for block in (second, third, first):
+        allocator.remember(block, b"%d" % block)
         allocator.release([block])
     assert allocator.allocate(2) == [second, third]
+
+
+def test_blocks_that_nobody_can_find_again_are_reused_before_memory_that_was_never_written() -> None:
+    allocator = BlockAllocator(num_blocks=100)
+    used = set()
+    for _ in range(50):
+        blocks = allocator.allocate(5)
+        used |= set(blocks)
+        allocator.release(blocks)
+    assert len(used) == 5
+
+
+def test_a_remembered_prefix_is_kept_for_as_long_as_there_is_any_other_block() -> None:
+    allocator = BlockAllocator(num_blocks=10)
+    prefix, tail = allocator.allocate(2)
+    allocator.remember(prefix, b"prefix")
+    allocator.release([prefix, tail])
+    assert prefix not in allocator.allocate(8)
+    assert allocator.match([b"prefix"]) == [prefix]
 
 
 def test_scratch_block_is_never_lent() -> None:

@@ -55,7 +55,7 @@ class BlockAllocator:
         return len(self._free)
 
     def allocate(self, count: int) -> list[int]:
-        """Lend `count` blocks, least recently freed first; what they held is forgotten.
+        """Lend `count` blocks, those without a remembered prefix first, then the least recently freed; they forget it.
 
         Takes nothing when it cannot take all, so a caller never has to undo half a loan.
 
@@ -77,13 +77,17 @@ class BlockAllocator:
     def release(self, blocks: Sequence[int]) -> None:
         """Take back one loan of each block of one request, given in order of position.
 
-        The tail becomes free first, so that it is reused before the prefix it depends on.
+        The tail becomes free first, so that it is reused before the prefix it depends on. Blocks that nobody can find
+        again are reused before all others, so that memory that was never written stays untouched for as long as it can.
         """
         for block in reversed(blocks):
             assert self._borrowers[block] > 0, f"block {block} released more often than lent"
             self._borrowers[block] -= 1
             if self._borrowers[block] == 0:
                 self._free[block] = None
+        for block in blocks:
+            if self._borrowers[block] == 0 and self._hashes[block] is None:
+                self._free.move_to_end(block, last=False)
 
     def match(self, hashes: Iterable[bytes]) -> list[int]:
         """Lend the blocks that hold the longest remembered prefix of `hashes`, in order."""
