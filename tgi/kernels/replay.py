@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import struct
 import weakref
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,9 +34,8 @@ class Recording:
 
     complete: bool = True  # every value of the computation came out of a recorded call
     refreshes: list[tuple[Callable[[], tuple[Tensor, ...]], tuple[Tensor, ...]]] = field(default_factory=list)
-    words: list[int] = field(default_factory=list)  # function, number of arguments, arguments; and so on
+    words: array[int] = field(default_factory=lambda: array("q"))  # function, number of arguments, arguments; and so on
     run: Callable[[int, int], int] | None = None
-    program: npt.NDArray[np.int64] | None = None
 
     def replay(self) -> None:
         """Make the calls, on what the input tensors hold now.
@@ -45,10 +45,8 @@ class Recording:
         for compute, kept in self.refreshes:
             for target, value in zip(kept, compute(), strict=True):
                 target.copy_(value)
-        if self.program is None:
-            self.program = np.array(self.words, dtype=np.int64)
         assert self.run is not None
-        if self.run(self.program.ctypes.data, len(self.program)):
+        if self.run(*self.words.buffer_info()):
             raise ValueError("the step names a token, a slot or a block that does not exist")
 
 
@@ -103,8 +101,8 @@ class Recorder:
             for index in values:
                 self._check(arguments[index])
             words = self.recording.words
-            words += [number, len(arguments)]
-            words += [_word(kind, value) for kind, value in zip(signature, arguments, strict=True)]
+            words.extend((number, len(arguments)))
+            words.extend(_word(kind, value) for kind, value in zip(signature, arguments, strict=True))
             return function(*arguments)
 
         return call
