@@ -24,6 +24,7 @@ from tgi.cli.environment import compute_type, hub_settings, runtime_report
 from tgi.cli.progress import download_progress, size
 from tgi.config import Config
 from tgi.engine import process
+from tgi.footprint import settle
 from tgi.hub.download import locate
 from tgi.hub.files import ModelFiles
 from tgi.server.ports import Reservation, reserve
@@ -68,8 +69,12 @@ def serve(config: Config, files: ModelFiles, story: Story, reservation: Reservat
     engine = process.start(config, files.path)
     from tgi.server.app import run as run_server  # noqa: PLC0415
 
+    def ready(facts: EngineReady, url: str) -> None:
+        story.ready(facts, url)
+        settle()
+
     return run_server(
-        config, files, ready=story.ready, stopping=story.stopping, reservation=reservation, engine=engine,
+        config, files, ready=ready, stopping=story.stopping, reservation=reservation, engine=engine,
         compute_type=compute_type(),
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ from tgi.engine.messages import (
 )
 from tgi.engine.scheduler import Scheduler
 from tgi.errors import EngineGone, TgiError
+from tgi.footprint import settle
 from tgi.runner.pace import Pace
 from tgi.runner.plan import StepPlan, StepResult
 from tgi.wire import Channel
@@ -178,6 +179,7 @@ def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> Non
             runner = load()
             runner.warm_up()
             channel.send(_ready(runner))
+            settle()
             EngineCore(runner, channel, prefix_caching=config.batching.prefix_caching).run()
         except EngineGone:
             raise

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from tgi.errors import EngineGone, TemplateError
+from tgi.footprint import settle
 from tgi.server.sandbox import confine, limited_cpu
 from tgi.server.templates import ChatTemplate, Facts, ForbiddenTemplate, wants_argument_text
 from tgi.wire import Channel
@@ -56,6 +57,7 @@ Reply = Known | Rendered | Refused
 def main(sock: socket.socket, parent_pid: int, sources: dict[str, str], tokens: dict[str, str]) -> None:
     """The life of the worker: until its socket is closed, or a rendering passes its limits."""
     _warm_up()
+    settle()
     confine(PROCESS_NAME, parent_pid, MEMORY_BYTES)
     channel: Channel[Reply, Render] = Channel(sock, Render)
     with contextlib.suppress(EngineGone), limited_cpu(CPU_S):
