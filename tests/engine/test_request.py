@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tests.fakes import make_request
-from tgi.engine.request import Request, Status
+from tgi.engine.request import Request
 
 
 def test_tokens_given_by_an_earlier_engine_count_as_tokens_not_as_prompt() -> None:
     request = Request(make_request(1, [1, 2, 3], 10, output_ids=[4, 5]), rope_variant=0)
     assert request.token_ids.tolist() == [1, 2, 3, 4, 5]
     assert request.longest == 13
-    assert request.status is Status.WAITING
+    assert request.row < 0
     state = request.row_state()
     assert (state.prompt_ids.tolist(), state.output_ids.tolist()) == ([1, 2, 3], [4, 5])
 

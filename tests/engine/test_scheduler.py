@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -106,6 +107,32 @@ def test_a_cached_prefix_is_not_computed_again_but_its_last_token_is() -> None:
     assert bench.plans[-1].positions.tolist() == [4, 5, 6, 7]
     bench.run()
     assert bench.tokens[2] == bench.tokens[1] == expected_tokens(request)
+
+
+@pytest.mark.parametrize("leave", ["complete", "aborted"])
+def test_an_answer_that_is_sent_back_is_not_computed_again(leave: str) -> None:
+    bench = Bench(block_size=4)
+    bench.add(make_request(1, range(6), max_new_tokens=20 if leave == "aborted" else 11))
+    for _ in range(11):
+        bench.step()
+    bench.scheduler.abort([1])
+    bench.add(make_request(2, [*range(6), *bench.tokens[1], 99, 98]))
+    bench.step()
+    assert bench.outputs[-1].stats.cached_tokens == 16  # of 6 + 11: the last token's keys were never needed
+
+
+def test_every_one_of_many_stop_ids_ends_its_request() -> None:
+    requests = [make_request(1, [7], max_new_tokens=9), make_request(2, [8], max_new_tokens=9)]
+    third = expected_tokens(requests[1])[2]
+    stopping = msgspec.structs.replace(requests[1], stop_ids=(*range(1000, 1009), third))
+    bench = Bench()
+    bench.add(requests[0])
+    bench.step()
+    bench.add(stopping)
+    bench.run()
+    assert len(bench.tokens[1]) == 9
+    assert bench.tokens[2] == expected_tokens(requests[1])[:3]
+    assert bench.finish == {1: FinishReason.LENGTH, 2: FinishReason.STOP_ID}
 
 
 @pytest.mark.parametrize("change", [{"cache_salt": "b"}, {"max_new_tokens": 30}, {"prompt_logprobs": True}])

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import enum
-
 import numpy as np
 
 from tgi.engine.blocks import block_hash, root_hash
 from tgi.engine.messages import EngineRequest
 from tgi.runner.plan import Float32, Int32, RowState
 from tgi.sampling import TopTokens
-
-
-class Status(enum.Enum):
-    """Where a request is."""
-
-    WAITING = "waiting"  # in the queue; holds no row and no blocks
-    RUNNING = "running"  # holds a row and blocks
-    FINISHED = "finished"  # forgotten by the scheduler
 
 
 class Request:
@@ -29,18 +19,17 @@ class Request:
         # Prompt and output as of the last time the request was not running.
         self.token_ids: Int32 = np.concatenate((self.prompt_ids, np.frombuffer(spec.output_ids, np.int32)))
         self.rope_variant = rope_variant
-        self.status = Status.WAITING
-        self.row = -1  # permanent while running
+        self.row = -1  # permanent while running, which is to hold a row and blocks; -1 else
         self.blocks: list[int] = []  # position p is in blocks[p // block_size]
         self.preemptions = 0
-        self.stop_ids = frozenset(spec.stop_ids)
+        self.num_remembered = 0  # of its blocks while it runs, those that others may find
         # Log-probabilities of the prompt collected so far; None when not wanted, or delivered.
         self.prompt_logprobs: Float32 | None = None
         if spec.prompt_logprobs:
             self.prompt_logprobs = np.full(len(self.prompt_ids), np.nan, np.float32)
         self.prompt_top: dict[int, TopTokens] = {}  # by position, beside them
         self._root = root_hash(spec.cache_salt, rope_variant)
-        self._hashes: list[bytes] = []
+        self.known_hashes: list[bytes] = []  # those asked for so far
 
     @property
     def longest(self) -> int:
@@ -49,16 +38,11 @@ class Request:
 
     def block_hashes(self, token_ids: Int32, count: int, block_size: int) -> list[bytes]:
         """Chained hashes of the first `count` full blocks of `token_ids`, which are this request's tokens."""
-        hashes = self._hashes
+        hashes = self.known_hashes
         for start in range(len(hashes) * block_size, count * block_size, block_size):
             parent = hashes[-1] if hashes else self._root
             hashes.append(block_hash(parent, token_ids[start : start + block_size].tobytes()))
         return hashes[:count]
-
-    @property
-    def known_hashes(self) -> list[bytes]:
-        """The hashes asked for so far."""
-        return self._hashes
 
     def row_state(self) -> RowState:
         """What the sampler needs to know when the request takes a row."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tgi.engine.messages import FinishReason
 from tgi.engine.request import Request
 from tgi.runner.plan import Int32, Int64, StepPlan
 
-STOP_IDS = 4  # kept as columns; a request with more is looked at by itself
 _SLACK = 8  # columns of block tables beyond what is needed now
 
 
@@ -39,9 +39,7 @@ class Rows:
         self.longest: Int32 = np.zeros(max_rows, np.int32)
         self.rope_variants: Int32 = np.zeros(max_rows, np.int32)
         self.reports_prompt = np.zeros(max_rows, np.bool_)  # log-probabilities of prompt tokens are still wanted
-        self.stop_ids: Int32 = np.full((STOP_IDS, max_rows), -1, np.int32)
-        self.more_stop_ids = np.zeros(max_rows, np.bool_)
-        self._most_stop_ids = 0  # of any row so far: columns beyond are empty
+        self.stop_ids: Int32 = np.zeros((0, max_rows), np.int32)  # as many columns as any request had; -1: none
 
     def enter(self, request: Request, num_computed: int) -> None:
         """Write what is known of a request into its row; `num_computed` tokens come from the prefix cache."""
@@ -55,10 +53,9 @@ class Rows:
         self.longest[row] = request.longest
         self.rope_variants[row] = request.rope_variant
         self.reports_prompt[row] = request.prompt_logprobs is not None
-        stop_ids = sorted(request.stop_ids)[:STOP_IDS]
-        self.stop_ids[:, row] = stop_ids + [-1] * (STOP_IDS - len(stop_ids))
-        self._most_stop_ids = max(self._most_stop_ids, len(stop_ids))
-        self.more_stop_ids[row] = len(request.stop_ids) > STOP_IDS
+        missing = len(request.spec.stop_ids) - len(self.stop_ids)
+        self.stop_ids = np.pad(self.stop_ids, ((0, max(0, missing)), (0, 0)), constant_values=-1)
+        self.stop_ids[:, row] = [*request.spec.stop_ids, *[-1] * max(0, -missing)]
         self.num_blocks[row] = 0
         self.extend_table(row, request.blocks)
 
@@ -73,12 +70,19 @@ class Rows:
         self.block_tables[rows, self.num_blocks[rows]] = blocks
         self.num_blocks[rows] += 1
 
-    def stopped(self, rows: Int64, token_ids: Int32) -> npt.NDArray[np.bool_]:
-        """Which rows' tokens are among their first `STOP_IDS` stop ids."""
-        found: npt.NDArray[np.bool_] = np.zeros(len(rows), np.bool_)
-        for column in self.stop_ids[: self._most_stop_ids]:  # a reduction over so short an axis costs more
-            found |= column[rows] == token_ids
+    def decoding(self, grant: Grant) -> npt.NDArray[np.bool_]:
+        """Which members of a step that is to be computed add a token to their output, all before it being cached."""
+        gaps, outputs = self.num_tokens - self.num_computed, self.num_tokens - self.prompt_lengths
+        found: npt.NDArray[np.bool_] = ((gaps == 1) & (outputs > 0))[grant.rows]
         return found
+
+    def append(self, rows: Int64, token_ids: Int32) -> Int32:
+        """Add a token to each of `rows`, which are distinct. Returns: how many tokens each has now."""
+        lengths = self.num_tokens[rows]
+        self.token_ids[rows, lengths] = token_ids
+        lengths += 1
+        self.num_tokens[rows] = lengths
+        return lengths
 
     def tokens(self, row: int) -> Int32:
         """A copy of the row's prompt and output."""
@@ -109,6 +113,28 @@ class Rows:
         }
 
 
+class Members:
+    """What is needed of rows that get a token, and does not change while they are the same."""
+
+    def __init__(self, columns: Rows, rows: Int64) -> None:
+        self.rows = rows
+        self.request_ids = columns.request_ids[rows].tobytes()
+        self.before_output = columns.prompt_lengths[rows] + np.int32(1)  # from a length to an index of the output
+        self.reporting: list[int] = columns.reports_prompt[rows].nonzero()[0].tolist()
+        self._longest = columns.longest[rows]
+        self._stop_ids = columns.stop_ids[:, rows]
+
+    def finish(self, token_ids: Int32, lengths: Int32) -> npt.NDArray[np.uint8]:
+        """Why each request ends with its token, if it does: a `FinishReason`."""
+        stopped: npt.NDArray[np.bool_] = np.zeros(len(token_ids), np.bool_)
+        for column in self._stop_ids:  # a reduction over so short an axis costs more
+            stopped |= column == token_ids
+        finish: npt.NDArray[np.uint8] = stopped * np.uint8(FinishReason.STOP_ID)
+        # TGI's order: the last allowed token reports the length even where it is a stop id.
+        finish[lengths >= self._longest] = FinishReason.LENGTH
+        return finish
+
+
 class Steady:
     """A step in which every running request decodes one token: while nobody joins or leaves, the next is one like it.
 
@@ -116,14 +142,15 @@ class Steady:
     """
 
     def __init__(self, columns: Rows, grant: Grant, plan: StepPlan) -> None:
-        self._columns = columns
+        self.members = Members(columns, grant.rows)
         self.grant = grant
+        self._columns = columns
         self.plan = plan
         self._width = 0
 
     def beginners(self) -> tuple[Int64, Int64]:
         """Which entries of the next step begin a block, and those of their rows that have none for it yet."""
-        entries = np.flatnonzero(self.plan.context_lens % self._columns.block_size == 0)
+        entries = (self.plan.context_lens % self._columns.block_size == 0).nonzero()[0]
         rows = self.grant.rows[entries]
         held = self._columns.num_blocks[rows] * self._columns.block_size
         return entries, rows[held <= self.plan.context_lens[entries]]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tgi.engine.blocks import BlockAllocator
-from tgi.engine.messages import EngineRequest, FinishReason, RequestFailed, StepOutput, StepStats
-from tgi.engine.request import Request, Status
-from tgi.engine.rows import Grant, Rows, Steady
+from tgi.engine.messages import EngineRequest, RequestFailed, StepOutput, StepStats
+from tgi.engine.request import Request
+from tgi.engine.rows import Grant, Members, Rows, Steady
 from tgi.runner.plan import Int32, Int64, StepPlan, StepResult
 from tgi.sampling import TopTokens
 
@@ -105,9 +105,8 @@ class Scheduler:
     def abort(self, ids: Iterable[int]) -> None:
         """Forget requests; their rows and blocks are free at once. Unknown ids are ignored."""
         for request_id in ids:
-            request = self._waiting.pop(request_id, None) or self._running.get(request_id)
-            if request is not None:
-                self._end(request)
+            if self._waiting.pop(request_id, None) is None and (request := self._running.get(request_id)) is not None:
+                self._leave_row(request)
 
     def plan(self, max_tokens: int | None = None) -> StepPlan | None:
         """Decide the next step, of at most `max_tokens`. Returns: None if there is nothing to compute."""
@@ -132,24 +131,26 @@ class Scheduler:
             started=tuple(request.row_state() for request in self._started),
             ended=ended,
         )
-        if len(self._running) == len(plan.input_ids) == len(plan.logits_rows) and plan.sample.all():
+        decoding = self._rows.decoding(self._grant)
+        if decoding.all() and len(decoding) == len(self._running):
             self._steady = Steady(self._rows, self._grant, plan)
         return plan
 
     def update(self, plan: StepPlan, result: StepResult) -> tuple[StepOutput, list[RequestFailed]]:
         """Take in what the step produced: append tokens, finish requests, remember full blocks, free what ended."""
-        rows, counts = self._grant.rows, self._grant.counts
-        decoding = (counts == 1) & (self._rows.num_tokens[rows] > self._rows.prompt_lengths[rows])
-        after = plan.context_lens
-        self._rows.num_computed[rows] = after
-        if self._steady is None:
+        rows, after = self._grant.rows, plan.context_lens
+        before = self._rows.num_computed[rows]
+        num_decoding, failed = len(rows), []
+        if self._steady is None or result.failed:
+            num_decoding = int(self._rows.decoding(self._grant).sum())
             self._collect_prompt_logprobs(plan, result)
-        failed = self._fail(result)  # before remembering: what such a request computed is not worth finding
-        filled, begun = after // self._block_size, (after - counts) // self._block_size
-        for index in (filled > begun).nonzero()[0].tolist():
-            self._remember(int(rows[index]), int(begun[index]), int(filled[index]))
+            failed = self._fail(result)  # before remembering: what such a request computed is not worth finding
+        self._rows.num_computed[rows] = after
+        if self._steady is None:  # a request that only decodes remembers its blocks when it leaves its row
+            for row in rows[after // self._block_size > before // self._block_size].tolist():
+                if (request := self._by_row[row]) is not None:
+                    self._remember(request)
         columns = self._append(plan, result)
-        num_decoding = int(np.count_nonzero(decoding))
         stats = StepStats(
             waiting=len(self._waiting),
             running=len(self._running),
@@ -250,9 +251,9 @@ class Scheduler:
             return False
         request.blocks = self._blocks.match(hashes[:matched])
         request.blocks += self._blocks.allocate(wanted - matched)
+        request.num_remembered = matched
         self._blocks.promise(hashes[matched:], request.spec.id)
         request.row = self._free_rows.pop()
-        request.status = Status.RUNNING
         self._by_row[request.row] = request
         self._rows.enter(request, matched * self._block_size)
         self._cached_tokens += matched * self._block_size
@@ -264,7 +265,6 @@ class Scheduler:
         request.preemptions += 1
         self._preempted += 1
         self._leave_row(request)
-        request.status = Status.WAITING
         self._queue_first(request)
 
     def _queue_first(self, request: Request) -> None:
@@ -298,16 +298,15 @@ class Scheduler:
 
     # Taking in results
 
-    def _remember(self, row: int, first: int, last: int) -> None:
-        """Make blocks [first, last) of a row, just filled, findable."""
-        request = self._by_row[row]
-        if self._prefix_caching and request is not None:
-            request.block_hashes(self._rows.token_ids[row], last, self._block_size)
-            hashes = request.known_hashes
-            for index in range(first, last):
-                self._blocks.remember(request.blocks[index], hashes[index])
-            if self._steady is None:  # only prompts are promised
-                self._blocks.retract(hashes[first:last], request.spec.id)
+    def _remember(self, request: Request) -> None:
+        """Make the full blocks of a running request findable, those that are not yet."""
+        first, last = request.num_remembered, int(self._rows.num_computed[request.row]) // self._block_size
+        if self._prefix_caching and first < last:
+            hashes = request.block_hashes(self._rows.token_ids[request.row], last, self._block_size)[first:]
+            for block, content in zip(request.blocks[first:last], hashes, strict=True):
+                self._blocks.remember(block, content)
+            self._blocks.retract(hashes, request.spec.id)
+            request.num_remembered = last
 
     def _collect_prompt_logprobs(self, plan: StepPlan, result: StepResult) -> None:
         for entry in np.flatnonzero(~plan.sample).tolist():
@@ -323,64 +322,52 @@ class Scheduler:
         failed = []
         for entry, reason in result.failed.items():
             if (request := self._by_row[int(result.rows[entry])]) is not None:  # several entries may fail one request
-                self._end(request)
+                self._leave_row(request)
                 failed.append(RequestFailed(ids=(request.spec.id,), reason=reason))
         return failed
 
     def _append(self, plan: StepPlan, result: StepResult) -> dict[str, Any]:
         """Append sampled tokens and finish what is complete. Returns: the columns of a `StepOutput`."""
-        # All of them, by a slice, where nothing else was computed: no column is copied then.
-        entries: Any = slice(None) if self._steady is not None else np.flatnonzero(plan.sample)
-        if result.failed:
-            every = np.flatnonzero(plan.sample).tolist()
-            entries = np.array([entry for entry in every if self._by_row[result.rows[entry]] is not None], np.int64)
-        rows = result.rows[entries].astype(np.int64)
-        token_ids = result.token_ids[entries].astype(np.int32)
-        lengths = self._rows.num_tokens[rows]
-        indices = lengths - self._rows.prompt_lengths[rows]
-        request_ids = self._rows.request_ids[rows].tobytes()  # before rows are given back
-        self._rows.token_ids[rows, lengths] = token_ids
-        self._rows.num_tokens[rows] = lengths + 1
-        finish = self._rows.stopped(rows, token_ids) * np.uint8(FinishReason.STOP_ID)
-        for i in self._rows.more_stop_ids[rows].nonzero()[0].tolist():
-            if int(token_ids[i]) in self._at(int(rows[i])).stop_ids:
-                finish[i] = FinishReason.STOP_ID
-        # TGI's order: the last allowed token reports the length even where it is a stop id.
-        finish[lengths + 1 >= self._rows.longest[rows]] = FinishReason.LENGTH
+        if self._steady is not None:
+            members, token_ids, logprobs = self._steady.members, result.token_ids, result.logprobs
+        else:
+            kept = [i for i in np.flatnonzero(plan.sample).tolist() if self._by_row[result.rows[i]] is not None]
+            entries = np.array(kept, np.int64)
+            members = Members(self._rows, result.rows[entries].astype(np.int64))
+            token_ids, logprobs = result.token_ids[entries], result.logprobs[entries]
+        rows = members.rows
+        lengths = self._rows.append(rows, token_ids)
+        finish = members.finish(token_ids, lengths)
         prompts: dict[int, bytes] = {}
         prompt_top: dict[int, dict[int, TopTokens]] = {}
-        for i in self._rows.reports_prompt[rows].nonzero()[0].tolist():
-            request = self._at(int(rows[i]))
+        while members.reporting:
+            request = self._at(int(rows[i := members.reporting.pop()]))
             assert request.prompt_logprobs is not None
             prompts[i] = request.prompt_logprobs.tobytes()
             request.prompt_logprobs = None
             if request.prompt_top:
                 prompt_top[i], request.prompt_top = request.prompt_top, {}
-            self._rows.reports_prompt[rows[i]] = False
+            self._rows.reports_prompt[request.row] = False
         self._sampled = token_ids
+        top = result.top
+        if top and self._steady is None:
+            top = {place: top[entry] for place, entry in enumerate(kept) if entry in top}
         for i in finish.nonzero()[0].tolist():
-            self._end(self._at(int(rows[i])))
-        place = (
-            {entry: i for i, entry in enumerate(np.arange(len(plan.sample))[entries].tolist())} if result.top else {}
-        )
+            self._leave_row(self._at(int(rows[i])))
         return {
-            "request_ids": request_ids,
-            "indices": indices.astype(np.int32).tobytes(),
+            "request_ids": members.request_ids,
+            "indices": (lengths - members.before_output).tobytes(),
             "token_ids": token_ids.tobytes(),
-            "logprobs": result.logprobs[entries].astype(np.float32).tobytes(),
+            "logprobs": logprobs.tobytes(),
             "finish": finish.tobytes(),
-            "top": {place[entry]: top for entry, top in result.top.items() if entry in place},
+            "top": top,
             "prompt_logprobs": prompts,
             "prompt_top": prompt_top,
         }
 
-    def _end(self, request: Request) -> None:
-        if request.status is Status.RUNNING:
-            self._leave_row(request)
-        request.status = Status.FINISHED
-
     def _leave_row(self, request: Request) -> None:
         self._steady = None
+        self._remember(request)
         self._blocks.retract(request.known_hashes, request.spec.id)
         self._blocks.release(request.blocks)
         request.blocks = []
