@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tgi import kernels
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.model import CausalLM
+from tgi.runner.plan import StepPlan
 
 MAX_GRAPHS = 128
 """Recordings kept, the least recently used dropped first; each takes about 50 KiB for a model of 30 layers."""
@@ -22,7 +26,7 @@ MAX_ROWS = 128
 @dataclass(frozen=True, slots=True)
 class _Graph:
     recording: kernels.Recording
-    inputs: ForwardBatch  # what the recorded calls read
+    inputs: tuple[npt.NDArray[Any], ...]  # what the recorded calls read, in the order of `_NAMES`
     hidden: Tensor  # [T, hidden] what they leave
 
 
@@ -37,29 +41,31 @@ class GraphRunner:
         self._graphs: OrderedDict[int, _Graph] = OrderedDict()
         self._refused = False  # the model computes something beside the kernels
 
-    def forward(self, batch: ForwardBatch) -> Tensor:
+    def forward(self, plan: StepPlan) -> Tensor:
         """Final hidden states [T, hidden], which the next call may overwrite.
 
         Raises: ValueError when the step names a token, a slot or a block that does not exist.
         """
-        rows = len(batch.context_lens)
-        fits = 0 < rows <= MAX_ROWS and batch.block_tables.shape[1] <= self._max_blocks
-        if self._refused or not fits or len(batch.input_ids) != rows:
-            return self._model.forward(batch, self._caches)
+        rows = len(plan.context_lens)
+        fits = 0 < rows <= MAX_ROWS and plan.block_tables.shape[1] <= self._max_blocks
+        if self._refused or not fits or len(plan.input_ids) != rows:
+            return self._model.forward(_batch(plan), self._caches)
         graph = self._graphs.get(rows)
         if graph is None:
-            return self._record(batch, rows)
+            return self._record(plan, rows)
         self._graphs.move_to_end(rows)
-        _fill(graph.inputs, batch)
+        _fill(graph.inputs, plan)
         graph.recording.replay()
         return graph.hidden
 
-    def _record(self, batch: ForwardBatch, rows: int) -> Tensor:
+    def _record(self, plan: StepPlan, rows: int) -> Tensor:
+        batch = _batch(plan)
         inputs = ForwardBatch(**{name: torch.zeros_like(getattr(batch, name)) for name in _NAMES} | {
             "block_tables": torch.zeros(rows, self._max_blocks, dtype=torch.int32),
             "logits_indices": torch.empty(0, dtype=torch.int32),
     })  # fmt: skip
-        _fill(inputs, batch)
+        arrays = tuple(getattr(inputs, name).numpy() for name in _NAMES)
+        _fill(arrays, plan)
         recorder = kernels.record(getattr(inputs, name) for name in _NAMES)
         if recorder is None:
             self._refused = True
@@ -68,7 +74,7 @@ class GraphRunner:
             hidden = self._model.forward(inputs, self._caches)
         self._refused = not recording.complete
         if recording.complete:
-            self._graphs[rows] = _Graph(recording, inputs, hidden)
+            self._graphs[rows] = _Graph(recording, arrays, hidden)
             if len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
         return hidden
@@ -77,8 +83,11 @@ class GraphRunner:
 _NAMES = tuple(field.name for field in fields(ForwardBatch) if field.name != "logits_indices")
 
 
-def _fill(inputs: ForwardBatch, batch: ForwardBatch) -> None:
-    for name in _NAMES:
-        source: Tensor = getattr(batch, name)
-        target: Tensor = getattr(inputs, name)
-        (target[:, : source.shape[1]] if name == "block_tables" else target).copy_(source)
+def _batch(plan: StepPlan) -> ForwardBatch:
+    return ForwardBatch(**{field.name: torch.from_numpy(getattr(plan, field.name)) for field in fields(ForwardBatch)})
+
+
+def _fill(inputs: tuple[npt.NDArray[Any], ...], plan: StepPlan) -> None:
+    for name, target in zip(_NAMES, inputs, strict=True):  # by numpy: torch needs four times as long for a few numbers
+        source = getattr(plan, name)
+        np.copyto(target if target.ndim == 1 else target[:, : source.shape[1]], source)

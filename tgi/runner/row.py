@@ -53,6 +53,8 @@ class SamplingRow:
     bad_words: processors.BadWords | None = None
     allowed: Tensor | None = None  # [vocab] bool
     grammar: RowGrammar | None = None
+    steps: tuple[Callable[[Tensor, SamplingRow], object], ...] = ()  # of `_ADJUSTING`, those the request asks for
+    last_steps: tuple[Callable[[Tensor, SamplingRow], object], ...] = ()  # of `_RESHAPING`
 
     @classmethod
     def build(cls, state: RowState, vocab_size: int, grammars: GrammarFactory | None) -> SamplingRow:
@@ -61,6 +63,8 @@ class SamplingRow:
         start = len(state.prompt_ids)
         withheld = tuple(_known(params.withheld, vocab_size).tolist())
         row = cls(params, state.top_tokens, start + len(state.output_ids), start + params.min_tokens, withheld)
+        row.steps = tuple(apply for needed, apply in _ADJUSTING if needed(params))
+        row.last_steps = tuple(apply for needed, apply in _RESHAPING if needed(params))
         outputs = _known(state.output_ids, vocab_size)
         if params.repetition_penalty != 1.0:
             row.seen = _marked(vocab_size, _known(state.prompt_ids, vocab_size))
@@ -79,6 +83,12 @@ class SamplingRow:
         return row
 
     @property
+    def plain(self) -> bool:
+        """Whether the request takes the most likely token, as the model has it, and asks for nothing beside it."""
+        changes = (*self.steps, *self.last_steps, *self.withheld, self.allowed, self.grammar)
+        return not self.params.do_sample and not self.top_tokens and all(change is None for change in changes)
+
+    @property
     def constrained(self) -> bool:
         """Whether the request may rule out every token."""
         params = self.params
@@ -86,18 +96,16 @@ class SamplingRow:
 
     def process(self, scores: Tensor, allowed: Tensor | None = None) -> None:
         """Apply the request's processors. Shapes: scores [1, vocab], changed; `allowed` by its grammar [1, vocab]."""
-        for needed, apply in _ADJUSTING:
-            if needed(self.params):
-                apply(scores, self)
+        for apply in self.steps:
+            apply(scores, self)
         if self.allowed is not None:
             processors.only(scores, self.allowed[None])
         if allowed is not None:
             processors.only(scores, allowed)
         if self.length < self.free_from and self.withheld:
             processors.withhold(scores, [self.withheld])
-        for needed, apply in _RESHAPING:
-            if needed(self.params):
-                apply(scores, self)
+        for apply in self.last_steps:
+            apply(scores, self)
 
     def append(self, token_id: int) -> None:
         """Take a chosen token into account."""

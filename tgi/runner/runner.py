@@ -18,7 +18,7 @@ from tgi.checkpoint import Checkpoint
 from tgi.config import Config
 from tgi.errors import ModelError
 from tgi.guidance.mask import LoadTokenizer, Matchers
-from tgi.layers.forward_batch import ForwardBatch, KVCache
+from tgi.layers.forward_batch import KVCache
 from tgi.layers.loader import FLOATS, Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
@@ -27,9 +27,10 @@ from tgi.runner.grammar import GrammarFactory
 from tgi.runner.graphs import GraphRunner
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
 from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
-from tgi.runner.sampler import Sampler
+from tgi.runner.sampler import Choice, Sampler
 from tgi.sampling import SamplingParams, TopTokens
 
+_Entries = slice | np.ndarray[tuple[int], np.dtype[np.int64]]
 _NO_IDS = np.empty(0, dtype=np.int32)
 
 
@@ -146,30 +147,45 @@ class ModelRunner:
         self._sampler.end(plan.ended)
         self._sampler.begin(plan.started)
         self._sampler.prepare_masks(plan.logits_rows[plan.sample].tolist())  # beside the forward pass
-        batch = _forward_batch(plan)
-        hidden = self._graphs.forward(batch)
+        hidden = self._graphs.forward(plan)
         forward_s = time.perf_counter() - start
         sample_s = 0.0
-        token_ids = plan.targets.copy()
-        logprobs = np.full(len(token_ids), np.nan, dtype=np.float32)
-        top: dict[int, TopTokens] = {}
-        failed: dict[int, str] = {}
+        parts: list[tuple[_Entries, Choice]] = []
         for entries, sampled in _slices(plan):
             start = time.perf_counter()
             # Logits for these rows only: a vocabulary is too wide to have them for every token of a prompt.
-            logits = self._model.logits(hidden[batch.logits_indices[entries]])
+            indices, rows = plan.logits_indices[entries], plan.logits_rows[entries].tolist()
+            logits = self._model.logits(
+                hidden if len(indices) == len(plan.input_ids) else hidden[torch.from_numpy(indices)]
+            )
             middle = time.perf_counter()
             if sampled:
-                choice = self._sampler.sample(logits, plan.logits_rows[entries].tolist())
-                token_ids[entries], logprobs[entries] = choice.token_ids, choice.logprobs
+                choice = self._sampler.sample(logits, rows)
             else:
-                choice = self._sampler.score(logits, plan.logits_rows[entries].tolist(), plan.targets[entries])
-                logprobs[entries] = choice.logprobs
-            top |= {int(entries[entry]): tokens for entry, tokens in choice.top.items()}
-            failed |= {int(entries[entry]): reason for entry, reason in choice.failed.items()}
+                choice = self._sampler.score(logits, rows, plan.targets[entries])
+            parts.append((entries, choice))
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
-        return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)
+        return _result(plan, parts, forward_s, sample_s)
+
+
+def _result(plan: StepPlan, parts: list[tuple[_Entries, Choice]], forward_s: float, sample_s: float) -> StepResult:
+    """The choices for parts of a plan's logits entries as one."""
+    if len(parts) == 1 and isinstance(parts[0][0], slice):
+        choice = parts[0][1]
+        return StepResult(
+            plan.logits_rows, choice.token_ids, choice.logprobs, choice.top, choice.failed, forward_s, sample_s
+        )
+    token_ids = plan.targets.copy()
+    logprobs = np.full(len(token_ids), np.nan, dtype=np.float32)
+    top: dict[int, TopTokens] = {}
+    failed: dict[int, str] = {}
+    for entries, choice in parts:
+        token_ids[entries], logprobs[entries] = choice.token_ids, choice.logprobs
+        places = np.arange(len(token_ids))[entries].tolist()
+        top |= {places[entry]: tokens for entry, tokens in choice.top.items()}
+        failed |= {places[entry]: reason for entry, reason in choice.failed.items()}
+    return StepResult(plan.logits_rows, token_ids, logprobs, top, failed, forward_s, sample_s)
 
 
 def _quantization(loader: Loader, integers: bool) -> str | None:
@@ -184,8 +200,11 @@ def _int8_cache() -> int8.Cache:
     return int8.Cache(Path(platformdirs.user_cache_dir("tgi")) / "int8")
 
 
-def _slices(plan: StepPlan) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], bool]]:
+def _slices(plan: StepPlan) -> Iterator[tuple[_Entries, bool]]:
     """The plan's logits entries, at most LOGITS_ROWS at a time, and whether a token is chosen for them."""
+    if 0 < len(plan.sample) <= LOGITS_ROWS and 0 not in plan.sample.tobytes():  # the common step: no column is copied
+        yield slice(None), True
+        return
     for sampled in (True, False):
         entries = np.flatnonzero(plan.sample == sampled)
         for start in range(0, len(entries), LOGITS_ROWS):
@@ -200,19 +219,6 @@ def _pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     with contextlib.suppress(OSError):  # a system without huge pages knows no such advice
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8)).view(dtype).view(shape)
-
-
-def _forward_batch(plan: StepPlan) -> ForwardBatch:
-    return ForwardBatch(
-        input_ids=torch.from_numpy(plan.input_ids),
-        positions=torch.from_numpy(plan.positions),
-        slot_mapping=torch.from_numpy(plan.slot_mapping),
-        query_starts=torch.from_numpy(plan.query_starts),
-        context_lens=torch.from_numpy(plan.context_lens),
-        block_tables=torch.from_numpy(plan.block_tables),
-        rope_variants=torch.from_numpy(plan.rope_variants),
-        logits_indices=torch.from_numpy(plan.logits_indices),
-    )
 
 
 def _scratch_plan(first: int, last: int, started: tuple[RowState, ...]) -> StepPlan:

@@ -47,23 +47,27 @@ class Sampler:
         self._vocab_size = vocab_size
         self._grammars = grammars
         self._rows: dict[int, SamplingRow] = {}
+        self._asking: set[int] = set()  # rows that want more than the most likely token
         self._threads = ThreadPoolExecutor(MASK_THREADS, thread_name_prefix="grammar")  # started when first used
         self._masks: dict[int, Future[Tensor]] = {}
 
     def begin(self, states: Iterable[RowState]) -> None:
         """Build the state of requests that take a row."""
         for state in states:
-            self._rows[state.row] = SamplingRow.build(state, self._vocab_size, self._grammars)
+            row = self._rows[state.row] = SamplingRow.build(state, self._vocab_size, self._grammars)
+            if not row.plain:
+                self._asking.add(state.row)
 
     def end(self, rows: Iterable[int]) -> None:
         """Forget rows; one that never began is no error, for the step that began it may have failed."""
         for row in rows:
             self._rows.pop(row, None)
+            self._asking.discard(row)
             self._masks.pop(row, None)
 
     def prepare_masks(self, rows: Iterable[int]) -> None:
         """Begin to find out what the grammars of rows allow, in threads; `sample` waits for the answers."""
-        for row in rows:
+        for row in self._asking.intersection(rows):
             grammar = self._rows[row].grammar
             if grammar is not None and row not in self._masks:
                 self._masks[row] = self._threads.submit(grammar.allowed)
@@ -74,6 +78,8 @@ class Sampler:
         A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing; so is
         one whose grammar fails. Shapes: logits [entries, vocab] float32, which may be changed; rows [entries].
         """
+        if self._asking.isdisjoint(rows):
+            return self._most_likely(logits)
         states = [self._rows[row] for row in rows]
         choice = Choice(np.zeros(len(rows), dtype=np.int32), np.full(len(rows), np.nan, dtype=np.float32))
         noise = uniform(
@@ -94,6 +100,16 @@ class Sampler:
             token_ids, logprobs = kernels.greedy(logits if len(greedy) == len(states) else logits[greedy])
             choice.token_ids[greedy], choice.logprobs[greedy] = token_ids.numpy(), logprobs.numpy()
         self._take(logits, states, choice)
+        return choice
+
+    @staticmethod
+    def _most_likely(logits: Tensor) -> Choice:
+        """The choice of rows that want nothing else, and so remember nothing of it."""
+        token_ids, logprobs = kernels.greedy(logits)
+        choice = Choice(token_ids.numpy(), logprobs.numpy())
+        for entry, logprob in enumerate(choice.logprobs.tolist()):
+            if math.isnan(logprob):
+                choice.token_ids[entry], choice.failed[entry] = 0, NOT_NUMBERS
         return choice
 
     def score(self, logits: Tensor, rows: Sequence[int], token_ids: Int32) -> Choice:
