@@ -73,11 +73,6 @@ void unpack(int64_t layout, const uint8_t* row, int64_t group, Unpacked& out) {
     }
     out.scale[0] = packing::scale_at(block);
     switch (layout) {
-        case Q4_0: nibbles(block + 2, out); break;
-        case Q4_1:
-            out.minimum = packing::scale_at(block + 2);
-            nibbles(block + 4, out);
-            break;
         case Q5_0:
             nibbles(block + 6, out);
             fifth_bits(block + 2, out);
@@ -88,8 +83,7 @@ void unpack(int64_t layout, const uint8_t* row, int64_t group, Unpacked& out) {
             nibbles(block + 8, out);
             fifth_bits(block + 4, out);
             break;
-        default:  // Q8_0
-            for (int i = 0; i < GROUP; i++) out.integers[i] = static_cast<uint8_t>(block[2 + i] ^ 128);
+        default: break;
     }
 }
 
@@ -113,6 +107,24 @@ void pack_group(const PanelSize& size, const Unpacked& group, int64_t row, uint8
         int step = k / 4;
         uint8_t* byte = quants + (size.nibbles ? step % 4 : step) * 64 + row * 4 + k % 4;
         *byte = static_cast<uint8_t>(size.nibbles && step >= 4 ? *byte | group.integers[k] << 4 : group.integers[k]);
+    }
+}
+
+// Of a layout whose blocks are a panel's groups with the rows apart: 16-bit scale, 16-bit minimum, and integers in words
+// of 4 bytes, one word a step. Words of signed integers are shifted to unsigned ones.
+void pack_row(const PanelSize& size, const uint8_t* block, int64_t block_bytes, int64_t groups, int64_t row, uint8_t* out) {
+    int64_t scale_bytes = size.minimums ? 4 : 2, words = (block_bytes - scale_bytes) / 4;
+    uint32_t sign = size.nibbles ? 0u : 0x80808080u;
+    for (int64_t g = 0; g < groups; g++, block += block_bytes, out += size.bytes) {
+        for (int64_t part = 0; part < scale_bytes; part += 2)
+            std::memcpy(out + part * PANEL_ROWS + 2 * row, block + part, 2);
+        uint8_t* quants = out + scale_bytes * PANEL_ROWS + 4 * row;
+        for (int64_t i = 0; i < words; i++) {
+            uint32_t word;
+            std::memcpy(&word, block + scale_bytes + 4 * i, sizeof word);
+            word ^= sign;
+            std::memcpy(quants + 4 * PANEL_ROWS * i, &word, sizeof word);
+        }
     }
 }
 
@@ -158,6 +170,10 @@ void pack_units(const void* argument, int64_t begin, int64_t end) {
         if ((panel + 1) * PANEL_ROWS > matrix.rows) std::memset(out, 0, static_cast<size_t>(groups * size.bytes));
         for (int64_t row = 0; row < PANEL_ROWS && panel * PANEL_ROWS + row < matrix.rows; row++) {
             const uint8_t* source = matrix.data + (panel * PANEL_ROWS + row) * row_bytes;
+            if (matrix.layout == Q4_0 || matrix.layout == Q4_1 || matrix.layout == Q8_0) {
+                pack_row(size, source, layout.bytes, groups, row, out);
+                continue;
+            }
             for (int64_t g = 0; g < groups; g++) {
                 Unpacked group;
                 unpack(matrix.layout, source, g, group);
