@@ -90,25 +90,47 @@ TGI_EXPORT int tgi_pack(const Matrix* matrix, int64_t panel, uint8_t* out) {
     return 0;
 }
 
+namespace tgi {
+namespace {
+
+// Both leave what they made to the calling thread's next matmul.
+void quantize(MatmulTask& task) {
+    static thread_local std::vector<TokenGroup> groups;
+    size_t count = static_cast<size_t>(task.tokens * ((task.columns + GROUP - 1) / GROUP));
+    if (groups.size() < count) groups.resize(count);
+    QuantizeTask quantize{task.x, task.x_stride, task.columns, groups.data()};
+    run(engine().kernels->quantize, &quantize, task.tokens, 2 * task.columns);
+    task.tokens_8bit = groups.data();
+}
+
+void scale(MatmulTask& task) {
+    static thread_local std::vector<float> scaled;
+    task.scaled_stride = (task.columns + task.columns / GROUP + 15) / 16 * 16;
+    size_t count = static_cast<size_t>(task.tokens * task.scaled_stride);
+    if (scaled.size() < count) scaled.resize(count);
+    ScaleTask scale{task.x, task.x_stride, task.columns, scaled.data(), task.scaled_stride};
+    run(engine().kernels->scale, &scale, task.tokens, task.columns / 2);
+    task.scaled = scaled.data();
+}
+
+}  // namespace
+}  // namespace tgi
+
 TGI_EXPORT int tgi_matmul(
     const float* x, int64_t x_stride, int64_t tokens, int64_t columns, const Matrix* parts, int64_t part_count,
     const float* bias, float* out, int64_t out_stride, int accumulate) {
-    static thread_local std::vector<TokenGroup> quantized;
-    MatmulTask task{x, x_stride, tokens, columns, parts, part_count, bias, out, out_stride, accumulate != 0, nullptr};
+    MatmulTask task{x,   x_stride,   tokens,          columns, parts,   part_count, bias,
+                    out, out_stride, accumulate != 0, nullptr, nullptr, 0};
     int64_t units = 0;
-    bool packed = false;
+    bool packed = false, exact = false;
     for (int64_t i = 0; i < part_count; i++) {
         units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
         packed = packed || (parts[i].layout >= FIRST_PANEL && parts[i].layout < EXACT);
+        exact = exact || (parts[i].layout >= EXACT && parts[i].layout - EXACT < PANEL_F32);
     }
     if (tokens <= 0) return 0;
-    if (packed) {
-        size_t groups = static_cast<size_t>(tokens * ((columns + GROUP - 1) / GROUP));
-        if (quantized.size() < groups) quantized.resize(groups);
-        QuantizeTask quantize{x, x_stride, columns, quantized.data()};
-        run(engine().kernels->quantize, &quantize, tokens, 2 * columns);
-        task.tokens_8bit = quantized.data();
-    }
+    if (packed) quantize(task);
+    if (exact) scale(task);
     run(engine().kernels->matmul, &task, units, TILE_ROWS * columns * (1 + tokens / (packed ? 16 : 8)));
     return 0;
 }

@@ -22,7 +22,8 @@ constexpr LayoutSize LAYOUT_SIZES[LAYOUT_COUNT] = {
     {32, 34}, {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210},
 };
 
-// Weights packed for integer.h and panel_floats.h: panels of PANEL_ROWS rows, each a run of groups of GROUP columns. A group is the rows'
+// Weights packed for integer.h and panel_blocks.h: panels of PANEL_ROWS rows, each a run of groups of GROUP columns. A
+// group is the rows'
 // scales, their minimums where the layout has any, then the integers without sign: step j (columns 4j to 4j + 3) of all
 // rows in 64 bytes, four columns a row; as nibbles, step j in the low and step j + 4 in the high ones.
 //
@@ -110,6 +111,18 @@ struct MatmulTask {
     int64_t out_stride;
     bool accumulate;  // add to what `out` holds
     const TokenGroup* tokens_8bit;  // [tokens][groups] of x, where a part is packed
+    const float* scaled;            // of x, where a part is packed for exact arithmetic: see ScaleTask
+    int64_t scaled_stride;
+};
+
+// Activations for integers that are taken where they lie in 32 bits: x * 2^(-8 * (column % 4)), exact unless it is below
+// 2^-102; then the sums of x over groups.
+struct ScaleTask {
+    const float* x;
+    int64_t x_stride;
+    int64_t columns;  // a multiple of GROUP
+    float* out;       // rows of columns + columns / GROUP
+    int64_t out_stride;
 };
 
 struct EmbeddingTask {
@@ -220,6 +233,7 @@ using Units = void (*)(const void* task, int64_t begin, int64_t end);
 
 struct Kernels {
     Units quantize;
+    Units scale;
     Units matmul;
     Units embedding;
     Units rms_norm;

@@ -11,7 +11,7 @@
 
 #include "dequantize.h"
 #include "integer.h"
-#include "panel_floats.h"
+#include "panel_blocks.h"
 
 namespace tgi {
 namespace TGI_PATH {

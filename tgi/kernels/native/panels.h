@@ -72,17 +72,21 @@ TGI_INLINE Lanes brains_at(const uint8_t* source) {
 #endif
 }
 
-// Four columns of each lane's row lie in 32 bits. Those of steps in the high nibbles are brought down together; then an
-// integer is taken where it lies, as 2^(8 * byte) times itself, for a scale that is as much smaller.
+// Four columns of each lane's row lie in 32 bits; those in the high nibbles are brought down together. An integer is
+// taken where it lies, as 2^(8 * byte) times itself, to meet an activation that is as much smaller. `mask`: its bits,
+// `excess`: how much more is stored than meant (0, 8 or 128). A whole top byte would take the sign for itself: its
+// highest bit is turned over, which takes 128 away.
 #if defined(TGI_VNNI)
 typedef __m512i Fours;
 TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
     Fours four = _mm512_loadu_si512(source);
     return shift ? _mm512_srli_epi32(four, static_cast<unsigned>(shift)) : four;
 }
-TGI_INLINE Lanes byte_of(Fours four, int mask, int byte) {
-    if (mask == 255 && byte == 3) return (Lanes)_mm512_cvtepi32_ps(_mm512_srli_epi32(four, 24));  // no sign
-    return (Lanes)_mm512_cvtepi32_ps(_mm512_and_si512(four, _mm512_set1_epi32(mask << 8 * byte)));
+TGI_INLINE Lanes byte_of(Fours four, int mask, int excess, int byte) {
+    Fours bits = _mm512_and_si512(four, _mm512_set1_epi32(static_cast<int>(static_cast<unsigned>(mask) << 8 * byte)));
+    if (excess == 128 && byte == 3) bits = _mm512_xor_si512(bits, _mm512_set1_epi32(INT32_MIN));
+    else if (excess) bits = _mm512_sub_epi32(bits, _mm512_set1_epi32(excess << 8 * byte));
+    return (Lanes)_mm512_cvtepi32_ps(bits);
 }
 #elif defined(TGI_AVX2)
 typedef __m256i Fours;
@@ -90,9 +94,11 @@ TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
     Fours four = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
     return shift ? _mm256_srli_epi32(four, shift) : four;
 }
-TGI_INLINE Lanes byte_of(Fours four, int mask, int byte) {
-    if (mask == 255 && byte == 3) return _mm256_cvtepi32_ps(_mm256_srli_epi32(four, 24));  // no sign
-    return _mm256_cvtepi32_ps(_mm256_and_si256(four, _mm256_set1_epi32(mask << 8 * byte)));
+TGI_INLINE Lanes byte_of(Fours four, int mask, int excess, int byte) {
+    Fours bits = _mm256_and_si256(four, _mm256_set1_epi32(static_cast<int>(static_cast<unsigned>(mask) << 8 * byte)));
+    if (excess == 128 && byte == 3) bits = _mm256_xor_si256(bits, _mm256_set1_epi32(INT32_MIN));
+    else if (excess) bits = _mm256_sub_epi32(bits, _mm256_set1_epi32(excess << 8 * byte));
+    return _mm256_cvtepi32_ps(bits);
 }
 #else
 struct Fours {
@@ -104,11 +110,12 @@ TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
     for (int i = 0; i < LANES; i++) four.of[i] >>= shift;
     return four;
 }
-TGI_INLINE Lanes byte_of(const Fours& four, int mask, int byte) {
-    int kept = mask == 255 && byte == 3 ? 0 : 8 * byte;
+TGI_INLINE Lanes byte_of(const Fours& four, int mask, int excess, int byte) {
     Lanes out;
-    for (int i = 0; i < LANES; i++)
-        out[i] = static_cast<float>((four.of[i] >> 8 * byte & static_cast<uint32_t>(mask)) << kept);
+    for (int i = 0; i < LANES; i++) {
+        int integer = static_cast<int>(four.of[i] >> 8 * byte & static_cast<uint32_t>(mask)) - excess;
+        out[i] = static_cast<float>(integer) * static_cast<float>(1 << 8 * byte);
+    }
     return out;
 }
 #endif
@@ -116,67 +123,40 @@ TGI_INLINE Lanes byte_of(const Fours& four, int mask, int byte) {
 // Floats as stored: a column after the other, PANEL_ROWS values each.
 template <int LAYOUT>
 struct FloatPanel {
-    typedef Lanes Raw;                  // what is read at once: RUN columns
-    static constexpr int HALF_COUNT = 1, RUNS = 1, RUN = 1;
-    static constexpr int64_t STEP = 1;  // columns of a group: HALF_COUNT x RUNS x RUN
-    static constexpr int64_t BYTES = PANEL_ROWS * (LAYOUT == PANEL_F32 ? 4 : 2);
-    struct Group {
-        const uint8_t* source[PARTS];
-    };
-    TGI_INLINE void open(const uint8_t* column, Group* group) {
-        for (int p = 0; p < PARTS; p++) group->source[p] = column + p * BYTES / PARTS;
+    static constexpr int64_t BYTES = PANEL_ROWS * (LAYOUT == PANEL_F32 ? 4 : 2);  // of a column
+    TGI_INLINE Lanes weight(const uint8_t* column, int part) {
+        const uint8_t* source = column + part * BYTES / PARTS;
+        if (LAYOUT == PANEL_F32) return lanes_at(reinterpret_cast<const float*>(source));
+        return LAYOUT == PANEL_F16 ? halves_at(source) : brains_at(source);
     }
-    TGI_INLINE Lanes read(const Group& group, int, int, int part) {
-        if (LAYOUT == PANEL_F32) return lanes_at(reinterpret_cast<const float*>(group.source[part]));
-        return LAYOUT == PANEL_F16 ? halves_at(group.source[part]) : brains_at(group.source[part]);
-    }
-    TGI_INLINE Lanes weight(const Group&, const Lanes& raw, int, int, int) { return raw; }
 };
 
 // Integers in groups of 32 columns; see PanelKind.
-template <bool NIBBLES, bool WIDE, bool MINIMUMS, bool HALVES>
+template <bool NIBBLES, bool WIDE, bool MINIMUMS_, bool HALVES>
 struct BlockPanel {
-    typedef Fours Raw;
-    static constexpr int HALF_COUNT = 2, RUNS = 4, RUN = 4;
-    static constexpr int64_t STEP = GROUP;
+    static_assert(!(MINIMUMS_ && HALVES), "a minimum belongs to a whole group");
+    static constexpr bool MINIMUMS = MINIMUMS_;
+    static constexpr int SCALES = HALVES ? 2 : 1;  // a group
+    static constexpr int RUNS = GROUP / 4 / 2;     // four columns each, of half a group
     static constexpr int64_t SCALE_BYTES = PANEL_ROWS * (WIDE ? 4 : 2);
-    static constexpr int64_t MINIMUM = SCALE_BYTES * (HALVES ? 2 : 1);
+    static constexpr int64_t MINIMUM = SCALE_BYTES * SCALES;
     static constexpr int64_t QUANTS = MINIMUM + (MINIMUMS ? SCALE_BYTES : 0);
-    static constexpr int64_t BYTES = QUANTS + PANEL_ROWS * GROUP / (NIBBLES ? 2 : 1);
-    struct Group {
-        const uint8_t* quants;
-        Lanes scale[HALVES ? 2 : 1][PARTS][4];  // for each byte of four columns
-        Lanes minimum[HALVES ? 2 : 1][PARTS];
-    };
+    static constexpr int64_t BYTES = QUANTS + PANEL_ROWS * GROUP / (NIBBLES ? 2 : 1);  // of a group
     TGI_INLINE Lanes scales_at(const uint8_t* source, int part) {
         if (WIDE) return lanes_at(reinterpret_cast<const float*>(source) + LANES * part);
         return halves_at(source + 2 * LANES * part);
     }
-    TGI_INLINE void open(const uint8_t* panel, Group* group) {
-        group->quants = panel + QUANTS;
-TGI_UNROLL
-        for (int p = 0; p < PARTS; p++) {
-TGI_UNROLL
-            for (int h = 0; h < (HALVES ? 2 : 1); h++) {
-                Lanes scale = scales_at(panel + h * SCALE_BYTES, p);
-                group->scale[h][p][0] = scale;
-                group->scale[h][p][1] = scale * every(0x1p-8f);
-                group->scale[h][p][2] = scale * every(0x1p-16f);
-                group->scale[h][p][3] = NIBBLES ? scale * every(0x1p-24f) : scale;
-                // What stored integers are too large by, times the scale: exact, as every product below is.
-                group->minimum[h][p] =
-                    MINIMUMS ? scales_at(panel + MINIMUM, p) : scale * every(NIBBLES ? -8.0f : -128.0f);
-            }
-        }
+    TGI_INLINE Lanes scale(const uint8_t* group, int which, int part) {
+        return scales_at(group + which * SCALE_BYTES, part);
     }
-    TGI_INLINE Fours read(const Group& group, int half, int run, int part) {
-        int step = NIBBLES ? run : half * RUNS + run;
-        return fours_at(group.quants + step * 64 + part * LANES * 4, NIBBLES && half ? 4 : 0);
+    TGI_INLINE Lanes minimum(const uint8_t* group, int part) { return scales_at(group + MINIMUM, part); }
+    // Four columns: run `run` of a half.
+    TGI_INLINE Fours read(const uint8_t* group, int half, int run, int part) {
+        const uint8_t* quants = group + QUANTS + (NIBBLES ? run : half * RUNS + run) * 64;
+        return fours_at(quants + part * LANES * 4, NIBBLES && half ? 4 : 0);
     }
-    TGI_INLINE Lanes weight(const Group& group, const Fours& raw, int half, int byte, int part) {
-        int scale = HALVES ? half : 0;
-        Lanes integers = byte_of(raw, NIBBLES ? 15 : 255, byte);
-        return fused_lanes(integers, group.scale[scale][part][byte], group.minimum[scale][part]);
+    TGI_INLINE Lanes integers(const Fours& four, int byte) {
+        return byte_of(four, NIBBLES ? 15 : 255, MINIMUMS ? 0 : NIBBLES ? 8 : 128, byte);
     }
 };
 
