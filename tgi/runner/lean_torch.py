@@ -1,9 +1,11 @@
-"""Imports torch without what no inference needs: its compilers, exporters, quantisers, optimisers.
+"""Imports torch without what no inference needs: its optimisers, quantisers, distributions, rules for fake tensors.
 
-`import torch` runs 1,100 modules, of which tensors and their operations need half. Those below `DEFERRED` come as empty
-modules that are run when somebody first uses something of theirs; until then they take neither time nor memory. Names
-that torch's own modules import from them meanwhile, as in `from torch.func import vmap`, are placeholders that find the
-real thing in the same way.
+`import torch` runs 1,100 modules. Those below `DEFERRED` come as empty modules that are run when somebody first uses
+something of theirs; until then they take neither time nor memory. Names that torch's own modules import from them
+meanwhile, as in `from torch.optim import Adam`, are placeholders that find the real thing in the same way. Only modules
+that take no part in torch's circles of imports can be put off: of `torch.fx`, `torch.export` and `torch.func`, nothing.
+
+Compilers need the rules for fake tensors, which nobody asks for by name: all is run before a compiler is imported.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -22,10 +23,10 @@ KNOWN = ("2.13",)
 """Versions that were tried with all of `DEFERRED`; others are imported as they are."""
 
 _PARTS = (
-    "_higher_order_ops", "_meta_registrations", "_native", "ao", "compiler", "cuda", "distributed._meta_registrations",
-    "distributions", "export", "func", "fx", "masked", "mtia", "multiprocessing", "nested",
+    "_meta_registrations", "_native", "ao", "distributed._meta_registrations", "distributions", "masked", "mtia",
     "nn.intrinsic", "nn.qat", "nn.quantizable", "nn.quantized", "optim", "package", "profiler", "quantization", "xpu",
 )  # fmt: skip
+_COMPILERS = ("torch._dynamo", "torch._inductor", "torch._export")
 DEFERRED = frozenset(f"torch.{part}" for part in _PARTS)
 
 
@@ -33,26 +34,23 @@ def import_torch() -> None:
     """Import torch, without `DEFERRED` where its version is known; does nothing where it is imported already."""
     if "torch" in sys.modules:
         return
-    version = importlib.metadata.version("torch")
-    with _deferring() if version.startswith(tuple(f"{known}." for known in KNOWN)) else nullcontext():
+    if not importlib.metadata.version("torch").startswith(tuple(f"{known}." for known in KNOWN)):
         importlib.import_module("torch")
+        return
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    _Deferred.importing = True
+    try:
+        torch = importlib.import_module("torch")
+        base = importlib.import_module("torch._opaque_base")
+    finally:
+        _Deferred.importing = False
+    torch._C._set_generator_metaclass(base.OpaqueBaseMeta)  # a deferred module does this, and C++ would miss it
 
 
 def is_deferred(name: str) -> bool:
     """Whether a module was put off, and nobody has used it yet."""
     return type(sys.modules.get(name)) is _Deferred
-
-
-@contextmanager
-def _deferring() -> Iterator[None]:
-    finder = _Finder()
-    sys.meta_path.insert(0, finder)
-    _Deferred.importing = True
-    try:
-        yield
-    finally:
-        _Deferred.importing = False
-        sys.meta_path.remove(finder)
 
 
 class _Deferred(ModuleType):
@@ -65,7 +63,8 @@ class _Deferred(ModuleType):
             raise AttributeError(f"module `{self.__name__}` has no attribute `{name}`")
         if _Deferred.importing and name != "__all__":
             return _Placeholder(self, name)
-        return getattr(_run(self), name)
+        _run(self)
+        return getattr(self, name)
 
 
 class _Placeholder:
@@ -107,12 +106,16 @@ class _Loader(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules that are to be deferred."""
+    """Finds the modules that are to be deferred; later, has them run before a compiler is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:  # fmt: skip
-        """The module's place, with a loader that puts it off; None for all others."""
+        """The module's place, with a loader that puts it off, while torch is being imported; else nothing."""
+        if not _Deferred.importing:
+            for name in sorted(DEFERRED) if fullname in _COMPILERS else ():
+                _run(sys.modules.get(name))
+            return None
         if fullname not in DEFERRED:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -121,19 +124,19 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def _run(module: ModuleType) -> ModuleType:
-    """The module, run if it was not."""
+def _run(module: ModuleType | None) -> None:
+    """Run a module, if it is one that was put off."""
     if isinstance(module, _Deferred):
         object.__setattr__(module, "__class__", ModuleType)
         spec = module.__spec__
         assert spec is not None
         real = spec.loader = module.__loader__ = spec.loader_state
         real.exec_module(module)
-    return module
 
 
 def _real(placeholder: _Placeholder) -> Any:
     module, name = placeholder.__dict__["_module"], placeholder.__dict__["_name"]
-    found = _run(module).__dict__.get(name)
+    _run(module)
+    found = module.__dict__.get(name)
     # A submodule is an attribute of its package once it is imported.
     return importlib.import_module(f"{module.__name__}.{name}") if found in (None, placeholder) else found
