@@ -18,7 +18,7 @@ import numpy as np
 
 from tgi.bench import machine, roof
 from tgi.checkpoint import open_checkpoint
-from tgi.config import Config
+from tgi.config import Config, Model
 from tgi.kernels.replay import REPLAYED, Recording
 from tgi.runner.plan import RowState, StepPlan
 from tgi.runner.runner import ModelRunner
@@ -88,8 +88,9 @@ def main() -> None:
     parser.add_argument("--streams", default="1,32")
     parser.add_argument("--context", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--quantize", help="as of tgi serve")
     options = parser.parse_args()
-    runner = ModelRunner.load(open_checkpoint(options.model), config=Config())
+    runner = ModelRunner.load(open_checkpoint(options.model), config=Config(model=Model(quantize=options.quantize)))
     runner.warm_up()
     limits, cost = machine.measure_roof(), roof.model_cost(options.model)
     for rows in [int(word) for word in options.streams.split(",")]:
