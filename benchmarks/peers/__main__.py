@@ -105,7 +105,7 @@ class Bench:
     async def measure(self, loads: Sequence[str]) -> None:
         """All rounds over all programs."""
         programs: dict[str, Any] = {}
-        steps = len(self.makers) * (1 + self.options.rounds * (len(loads) + 1))
+        steps = len(self.makers) * (1 + self.options.rounds * len(loads))
         columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())  # fmt: skip
         try:
@@ -120,7 +120,7 @@ class Bench:
                         self.lack(name, error)
                     progress.advance(task)
                 for number in range(self.options.rounds):
-                    for load in (*loads, "start"):
+                    for load in loads:
                         for name, program in programs.items():
                             progress.update(task, description=f"round {number + 1}: {load}, {name}")
                             await self._once(number, name, program, load)
@@ -129,18 +129,26 @@ class Bench:
             for program in programs.values():
                 program.stop()
 
+    async def starts(self) -> None:
+        """How long a program takes to its first token with the machine to itself: no other one is in memory."""
+        for number in range(self.options.rounds):
+            for name in self.makers:
+                if number and name not in table.DEFAULT:
+                    continue
+                console.print(f"round {number + 1}: start, {name}", highlight=False)
+                try:
+                    program, start_s = await self.start(name)
+                    program.stop()
+                except (Missing, OSError) as error:
+                    self.lack(f"{name}, start", error)
+                else:
+                    self.note(number, name, "start", {"start_s": start_s})
+
     async def _once(self, number: int, name: str, program: Any, load: str) -> None:
-        if (load in OURS_ONLY and not name.startswith("tgi")) or (
-            load == "start" and number and name not in table.DEFAULT
-        ):
+        if load in OURS_ONLY and not name.startswith("tgi"):
             return
         try:
-            if load == "start":
-                another, start_s = await self.start(name)
-                another.stop()
-                figures = {"start_s": start_s}
-            else:
-                figures = await LOADS[load](program, self.prompts, self.sizes)
+            figures = await LOADS[load](program, self.prompts, self.sizes)
         except Exception as error:  # one program's failure is a line of the table, not the end of the others
             self.lack(f"{name}, {load}", error)
             return
@@ -265,6 +273,7 @@ def main() -> None:
     output = options.output or table.RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-peers.json"
     try:
         asyncio.run(bench.measure(options.loads))
+        asyncio.run(bench.starts())
         if not options.no_quality:
             asyncio.run(bench.quality())
     finally:  # what was measured before an interruption is worth keeping
