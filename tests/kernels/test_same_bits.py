@@ -114,7 +114,7 @@ class Prompt:
         return torch.cat(outputs)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (4, 4, 12), (6, 1, 32), (36, 1, 8)])
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (4, 4, 12), (6, 1, 32), (70, 1, 8)])
 @pytest.mark.parametrize("window", [0, 11])
 def test_attention_ignores_chunks_blocks_and_neighbours(
     path: str, heads: int, kv_heads: int, size: int, window: int
@@ -134,7 +134,7 @@ def test_attention_ignores_chunks_blocks_and_neighbours(
         any_cut()
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (8, 2, 80), (4, 4, 20), (7, 1, 96), (36, 1, 8)])
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (8, 2, 80), (4, 4, 20), (7, 1, 96), (70, 1, 8)])
 @pytest.mark.parametrize("window", [0, 50])
 def test_attention_gives_the_same_bits_with_wider_vectors(heads: int, kv_heads: int, size: int, window: int) -> None:
     prompt = Prompt(850, heads, kv_heads, size)
@@ -156,7 +156,7 @@ def test_attention_over_several_spans_ignores_chunks(path: str, window: int) -> 
     tokens = 1600
     prompt = Prompt(tokens, 6, 2, 16)
     whole = prompt.attend([], 16, torch.float16, window, seed=0)
-    for cuts in ([1], [767], [768], [769, 1535, 1536], [100, 900, 1599]):
+    for cuts in ([1], [511], [512], [513, 1535, 1536], [100, 900, 1599]):
         assert torch.equal(prompt.attend(cuts, 16, torch.float16, window, seed=1), whole)
 
 

@@ -177,12 +177,15 @@ TGI_EXPORT int tgi_write_kv(
 namespace tgi {
 namespace {
 
+// Spans of groups enough for every thread to have some.
+constexpr int64_t MANY_SPANS = 8;
+
 // The spans of a group, each for as many kv heads as fit together: those of a position lie side by side in the cache.
-// With few requests, each for one kv head, so that every thread has some.
+// With few spans in `all`, each for one kv head, so that every thread has some.
 void share_out(
-    const QueryGroup& group, int32_t index, int64_t share, int64_t kv_heads, int64_t requests,
+    const QueryGroup& group, int32_t index, int64_t share, int64_t kv_heads, int64_t all,
     std::vector<SpanOfGroup>& spans) {
-    int64_t fit = GROUP_ROWS / (group.count * share), together = requests < 4 || fit < 1 ? 1 : fit;
+    int64_t fit = GROUP_ROWS / (group.count * share), together = all < MANY_SPANS || fit < 1 ? 1 : fit;
     for (int32_t span = 0; span < group.spans; span++)
         for (int64_t head = 0; head < kv_heads; head += together)
             spans.push_back({index, span, static_cast<int32_t>(head),
@@ -206,7 +209,7 @@ TGI_EXPORT int tgi_attention(
     static thread_local std::vector<float> partials;
     groups.clear();
     spans.clear();
-    int64_t rows = 0;
+    int64_t rows = 0, all = 0;
     for (int64_t i = 0; i < requests; i++) {
         int64_t first = query_starts[i], count = query_starts[i + 1] - first, context = context_lens[i];
         if (count < 0 || count > context || context > table_stride * block_size) return -1;
@@ -215,15 +218,17 @@ TGI_EXPORT int tgi_attention(
             if (table[block] < 0 || table[block] >= num_blocks) return -1;
         for (int64_t done = 0; done < count; done += most) {
             int64_t together = count - done < most ? count - done : most, position = context - count + done;
-            int64_t cut = (position + together + SPAN - 1) / SPAN, group = static_cast<int64_t>(groups.size());
+            int64_t cut = (position + together + SPAN - 1) / SPAN;
             groups.push_back({static_cast<int32_t>(i), static_cast<int32_t>(first + done),
                               static_cast<int32_t>(together), static_cast<int32_t>(position),
                               static_cast<int32_t>(cut), rows});
-            share_out(groups.back(), static_cast<int32_t>(group), share, kv_heads, requests, spans);
+            all += cut;
             if (cut > 1) rows += cut * together * heads;
             keys += position + together;
         }
     }
+    for (size_t i = 0; i < groups.size(); i++)
+        share_out(groups[i], static_cast<int32_t>(i), share, kv_heads, all, spans);
     size_t partial_size = static_cast<size_t>(rows * ((head_dim + 7) / 8 * 8 + PARTIAL_EXTRA));
     if (partials.size() < partial_size) partials.resize(partial_size);
     AttentionTask task{q, q_token_stride, q_head_stride, heads, kv_heads, head_dim, k_cache, v_cache, cache_type,

@@ -1,10 +1,11 @@
 // Causal attention over the paged cache.
 //
 // The positions of a request are cut in spans of SPAN, counted from position 0. A query meets a span so:
-// - It is multiplied with the scale. Its product with a key: lane l adds up the products of columns l, l + 8, l + 16,
+// - It is multiplied with scale * log2 e. Its score with a key: lane l adds up the products of columns l, l + 8, l + 16,
 //   ... in that order, fused; then the lanes, ((0+4)+(2+6)) + ((1+5)+(3+7)).
-// - The weights of the positions it sees are exponentials of their scores less the largest of them. The sum of weights:
-//   lane l adds up positions l, l + 8, ... of the span, unseen ones as zeros, and the lanes are added as `sum` does.
+// - The weights of positions are the powers of two of their scores less the largest of those it sees. Their sum: lane l
+//   adds up positions l, l + 8, ... of the span, and the lanes are added as `sum` does. Positions not seen count as
+//   2^-125 where they share eight with one that is; beside the largest, 1, that is nothing.
 // - Weighted values are added position after position, fused, to zeros.
 // With more than one span, their results are scaled to the largest maximum and added in order (merge_row). At last the
 // values are divided by the sum of weights.
@@ -63,11 +64,12 @@ static void find_vectors(
 
 static void begin_rows(const Work& work, AttentionBuffers& buffers) {
     const AttentionTask& task = work.task;
+    float scale = task.scale * 1.44269504088896341f;  // log2 e
     for (int64_t row = 0; row < work.item.kv_heads * work.rows(); row++) {
         int64_t token = row % work.rows() / work.heads, head = work.head(row / work.rows()) + row % work.heads;
         const float* q = task.q + (work.group.first + token) * task.q_token_stride + head * task.q_head_stride;
         float *query = buffers.query + row * work.width, *sums = buffers.sums + row * work.width;
-        for (int64_t i = 0; i < task.head_dim; i++) query[i] = q[i] * task.scale;
+        for (int64_t i = 0; i < task.head_dim; i++) query[i] = q[i] * scale;
         for (int64_t i = task.head_dim; i < work.width; i++) query[i] = 0.0f;
         std::memset(sums, 0, static_cast<size_t>(work.width) * sizeof(float));
         int64_t end = work.group.position + token + 1 - work.span_start();
@@ -77,22 +79,22 @@ static void begin_rows(const Work& work, AttentionBuffers& buffers) {
 }
 
 // A row's scores -> weights relative to the largest score, which it returns with their sum.
-TGI_INLINE void soften(float* scores, int64_t from, int64_t to, float& most, float& total) {
+TGI_INLINE void soften(float* scores, int64_t from, int64_t to, float& largest_score, float& total) {
     const float lowest = -__builtin_inff();
-    most = lowest, total = 0.0f;
+    largest_score = lowest, total = 0.0f;
     if (from >= to) return;  // it sees nothing of the span
     int64_t begin = from / 8 * 8, end = (to + 7) / 8 * 8;
     for (int64_t i = begin; i < from; i++) scores[i] = lowest;
     for (int64_t i = to; i < end; i++) scores[i] = lowest;
     Float8 highest = all(lowest), sums = {};
     for (int64_t i = begin; i < end; i += 8) highest = larger(load(scores + i), highest);
-    most = largest(highest);
+    float most = largest(highest);
     for (int64_t i = begin; i < end; i += 8) {
-        Float8 weight = exponential(load(scores + i) - all(most));
+        Float8 weight = power(load(scores + i) - all(most));
         store(scores + i, weight);
         sums += weight;
     }
-    total = sum(sums);
+    largest_score = most, total = sum(sums);
 }
 
 // Where the result of a span of a group begins, for the slice of heads from `head` on.
@@ -175,7 +177,7 @@ static void merge_row(const float* partial, int64_t stride, int64_t spans, int64
     for (int64_t span = 0; span < spans; span++) {
         const float* values = partial + span * stride;
         if (values[width + 1] == 0.0f) continue;  // the row sees nothing there
-        Float8 factor = exponential(all(values[width] - most));
+        Float8 factor = power(all(values[width] - most));
         total += values[width + 1] * factor[0];
         for (int64_t i = 0; i < width; i += 8) store(sums + i, load(sums + i) + load(values + i) * factor);
     }

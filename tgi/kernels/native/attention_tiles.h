@@ -7,7 +7,7 @@
 namespace tgi {
 namespace TGI_PATH {
 
-constexpr int64_t TILE_KEYS = 48;  // whole vectors
+constexpr int64_t TILE_KEYS = 64;  // whole vectors
 constexpr int64_t AHEAD = TILE_KEYS;  // positions between asking for a vector and reading it: the next tile's turn
 constexpr int64_t CONVERTED_ROWS = 8;  // rows of a kv head from which on converting a tile in memory pays
 static_assert(SPAN % 8 == 0 && TILE_KEYS % 8 == 0, "scores are computed by eight");
@@ -18,6 +18,9 @@ constexpr int KEYS_AT_ONCE = 8, VECTORS_AT_ONCE = 8;
 #else
 constexpr int KEYS_AT_ONCE = 4, VECTORS_AT_ONCE = 4;
 #endif
+
+// The innermost loops take all registers: what surrounds them must not hold any.
+#define TGI_APART static __attribute__((noinline))
 
 using Vectors = const uint8_t* const*;
 
@@ -38,6 +41,28 @@ struct AttentionBuffers {
 };
 
 constexpr int64_t item_bytes(int type) { return type == CACHE_F32 ? 4 : 2; }
+
+// 2^x within 2 units in the last place, for x <= 0; 2^-125 below; NaN for NaN. The polynomial of degree 6 for what
+// rounding x to an integer leaves is the one of least relative error that is 1 at 0.
+TGI_INLINE Float8 power(Float8 x) {
+    x = larger(all(-125.0f), x);
+    Float8 rounded = x + all(12582912.0f);  // 1.5 * 2^23: the low bits are the integer's
+    Float8 r = x - (rounded - all(12582912.0f));
+    Float8 y = all(1.5353361959569156e-4f);
+    y = fused(y, r, all(1.3398875016719103e-3f));
+    y = fused(y, r, all(9.61843691766262e-3f));
+    y = fused(y, r, all(5.5503323674201965e-2f));
+    y = fused(y, r, all(2.4022647738456726e-1f));
+    y = fused(y, r, all(6.931471824645996e-1f));
+    y = fused(y, r, all(1.0f));
+    typedef uint32_t Bits __attribute__((vector_size(32)));
+    Bits bits;
+    std::memcpy(&bits, &rounded, sizeof bits);
+    bits = (bits << 23) + 0x3f800000;
+    Float8 scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return y * scale;
+}
 
 template <int TYPE>
 TGI_INLINE Float8 load_as(const uint8_t* source) {
@@ -153,7 +178,7 @@ struct Tile {
 };
 
 template <int TYPE, int M, bool ASK>
-TGI_INLINE void score_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
+TGI_APART void score_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     constexpr int N = M == 1 ? 8 : KEYS_AT_ONCE;
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
     for (int64_t i = seen.from / 8 * 8; i < seen.to; i += 8)
@@ -194,7 +219,7 @@ TGI_INLINE void add_values(
 }
 
 template <int TYPE, int M, bool ASK>
-static void add_all_values(const Tile& tile, int64_t from, int64_t to, int64_t row, AttentionBuffers& buffers) {
+TGI_APART void add_all_values(const Tile& tile, int64_t from, int64_t to, int64_t row, AttentionBuffers& buffers) {
     if (from >= to) return;
     constexpr int V = M == 1 ? 8 : VECTORS_AT_ONCE;
     const float* weights = buffers.scores + row * SPAN;

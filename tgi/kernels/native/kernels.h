@@ -184,11 +184,11 @@ struct SpanOfGroup {
     int32_t kv_heads;
 };
 
-// Positions of a context that are attended to on their own; a multiple of attention's TILE_KEYS.
-constexpr int64_t SPAN = 768;
+// Positions of a context that are attended to on their own; a multiple of eight.
+constexpr int64_t SPAN = 512;
 
 // Query vectors computed together: `QueryGroup::count` x heads sharing a kv head x kv heads, at most this many.
-constexpr int64_t GROUP_ROWS = 32;
+constexpr int64_t GROUP_ROWS = 64;
 constexpr int64_t MAX_HEAD_DIM = 512;
 constexpr int64_t PARTIAL_EXTRA = 8;  // floats after the sums of a row; two are used
 
