@@ -132,3 +132,21 @@ def test_memory_is_lent_again_when_the_last_view_is_gone() -> None:
     assert memory.empty((4, 8)).data_ptr() != address or view.numel() == 0
     del view
     assert address in {tensor.data_ptr() for tensor in [memory.empty((4, 8)) for _ in range(2)]}
+
+
+def test_memory_that_forgets_holds_one_buffer_for_a_result_that_grows() -> None:
+    memory = Memory(forgets=True)
+    for rows in range(100, 200):
+        memory.empty((rows, 64))
+        assert memory.empty((rows, 64)).shape == (rows, 64)
+    assert memory.held_bytes <= 2 * 200 * 64 * 4
+
+
+def test_memory_that_is_in_use_is_never_lent_twice() -> None:
+    memory = Memory(forgets=True)
+    first = memory.empty((64, 64)).fill_(1.0)
+    row = first[3]
+    del first  # a view of it is left
+    memory.empty((64, 64)).fill_(2.0)
+    memory.empty((100, 64)).fill_(3.0)
+    assert row.tolist() == [1.0] * 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ GROUP = 32
 _ALIGNED = 64  # bytes: the groups of a panel begin at cache lines
 CACHE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_HEAD_DIM = 512
+_LARGE = 1 << 14  # values: 64 KiB
 
 
 class _Matrix(ctypes.Structure):
@@ -167,8 +169,9 @@ class CpuKernels:
         self._greedy = _bind(library, "greedy")
         self._replayed = {name: _bind(library, name) for name in REPLAYED}
         self._memory = Memory()
+        self._scratch = Memory(forgets=True)  # of its own: what a replay writes into may look free
         self._recorder: Recorder | None = None
-        self._call_as(self._replayed, torch.empty)
+        self._call_as(self._replayed, self._scratch_tensor)
 
     def _call_as(self, functions: dict[str, Callable[..., int]], empty: Callable[..., Tensor]) -> None:
         self._matmul = functions["matmul"]
@@ -179,6 +182,10 @@ class CpuKernels:
         self._attention = functions["attention"]
         self._activate = functions["activate"]
         self._empty = empty
+
+    def _scratch_tensor(self, *shape: int) -> Tensor:
+        """As `torch.empty`; large results lie where earlier ones did, or the heap would grow around them."""
+        return self._scratch.empty(shape) if math.prod(shape) >= _LARGE else torch.empty(shape)
 
     @contextlib.contextmanager
     def record(self, inputs: Iterable[Tensor]) -> Iterator[Recording]:
@@ -191,7 +198,7 @@ class CpuKernels:
             yield recorder.recording
         finally:
             self._recorder = None
-            self._call_as(self._replayed, torch.empty)
+            self._call_as(self._replayed, self._scratch_tensor)
 
     def refreshed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """See `tgi.kernels.refreshed`."""

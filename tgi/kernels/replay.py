@@ -53,7 +53,9 @@ class Recording:
 class Memory:
     """Buffers that recordings share. One is free again when the last tensor on it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool = False) -> None:
+        """`forgets`: a free buffer makes room for a somewhat larger one. No recording may write into such memory."""
+        self._forgets = forgets
         self._free: list[npt.NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
@@ -63,11 +65,21 @@ class Memory:
         if fitting:
             buffer = self._free.pop(min(fitting, key=lambda index: len(self._free[index])))
         else:
+            if self._forgets:
+                self._free = [buffer for buffer in self._free if not size < 2 * len(buffer) < 2 * size]
             buffer = np.empty(size, dtype=np.uint8)
         # torch keeps this view until no tensor needs its memory any more.
         view = buffer[:size]
-        weakref.finalize(view, self._free.append, buffer)
+        weakref.finalize(view, self._give_back, buffer)
         return torch.from_numpy(view).view(torch.float32).view(shape)
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of all buffers that are free."""
+        return sum(len(buffer) for buffer in self._free)
+
+    def _give_back(self, buffer: npt.NDArray[np.uint8]) -> None:
+        self._free.append(buffer)
 
 
 class Recorder:
