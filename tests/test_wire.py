@@ -70,6 +70,41 @@ async def test_both_ends_exchange_messages_larger_than_any_buffer() -> None:
     front.send(Shutdown())  # into nothing, without an error: `receive()` has told
 
 
+async def test_each_message_is_given_out_once_however_its_bytes_come() -> None:
+    sender, receiver = socket.socketpair()
+    messages: list[Any] = [Shutdown(), Abort((1, 2)), AddRequest(make_request(7, range(50))), Shutdown()]
+    data = b"".join(wire.encode(msgspec.msgpack.Encoder(), message) for message in messages)
+    channel: wire.AsyncChannel[Any, Any] = await wire.AsyncChannel.open(receiver, ToEngine)
+    sender.sendall(data)
+    taken: list[Any] = [await channel.receive()]
+    listening = asyncio.create_task(channel.each(taken.append))
+    for byte in data:
+        sender.sendall(bytes([byte]))
+        await asyncio.sleep(0)
+    sender.close()
+    with pytest.raises(EngineGone, match="closed its socket"):
+        await listening
+    assert taken == messages * 2
+    channel.close()
+
+
+async def test_who_takes_messages_is_told_of_his_own_failure() -> None:
+    sender, receiver = socket.socketpair()
+    channel: wire.AsyncChannel[Any, Any] = await wire.AsyncChannel.open(receiver, ToEngine)
+    sender.sendall(wire.encode(msgspec.msgpack.Encoder(), Abort((1,))) * 2)
+    taken: list[Any] = []
+
+    def take(message: Any) -> None:
+        taken.append(message)
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        await channel.each(take)
+    assert taken == [Abort((1,))]
+    channel.close()
+    sender.close()
+
+
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [

@@ -9,7 +9,9 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -95,11 +97,16 @@ class Channel(Generic[Send, Receive]):
 class AsyncChannel(Generic[Send, Receive]):
     """The asyncio end, used by the front end. Create it inside a running loop with `await AsyncChannel.open(...)`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, receive_type: Any) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, receive_type: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Receive] = msgspec.msgpack.Decoder(receive_type)
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._data = bytearray()  # the beginning of a frame
+        self._messages: deque[Receive] = deque()  # those that nobody has taken
+        self._take: Callable[[Receive], None] = self._messages.append
+        self._error: Exception | None = None  # why there will be no more
+        self._waiter: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(cls, sock: socket.socket, receive_type: Any) -> AsyncChannel[Send, Receive]:
@@ -107,24 +114,95 @@ class AsyncChannel(Generic[Send, Receive]):
         import asyncio  # noqa: PLC0415  (4 MiB that the blocking end does without)
 
         sock.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=sock)
-        return cls(reader, writer, receive_type)
+        channel = cls(receive_type, asyncio.get_running_loop())
+        await channel._loop.create_connection(lambda: cast("asyncio.Protocol", channel), sock=sock)
+        return channel
 
     def send(self, message: Send) -> None:
         """Queue one message; the loop writes it. A closed other end is seen by `receive()`, not here."""
-        if not self._writer.is_closing():
-            self._writer.write(encode(self._encoder, message))
+        if not self._transport.is_closing():
+            self._transport.write(encode(self._encoder, message))
 
     async def receive(self) -> Receive:
         """Wait for one message. Raises: EngineGone at end of file or on a malformed frame."""
+        while not self._messages:
+            await self._wait()
+        return self._messages.popleft()
+
+    async def each(self, take: Callable[[Receive], None]) -> NoReturn:
+        """Give every message to `take` until there are no more, in the loop's own call for its bytes: no task wakes.
+
+        Raises: EngineGone at end of file or on a malformed frame; what `take` raises.
+        """
+        while self._messages:
+            take(self._messages.popleft())
+        self._take = take
         try:
-            length = _checked_length(await self._reader.readexactly(_LENGTH.size))
-            return self._decoder.decode(await self._reader.readexactly(length))
-        except (EOFError, OSError) as error:
-            raise EngineGone("the other process closed its socket") from error
-        except msgspec.MsgspecError as error:
-            raise EngineGone(f"the other process sent a malformed message: {error}") from error
+            while True:
+                await self._wait()
+        finally:
+            self._take = self._messages.append
 
     def close(self) -> None:
         """Close the socket; the other end sees end of file."""
-        self._writer.close()
+        self._transport.close()
+
+    # What the loop calls, as of any `asyncio.Protocol`
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ours."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take whole messages out of what has come."""
+        try:
+            if self._data:
+                self._data += data
+                data = bytes(self._data) if len(self._data) >= self._whole() else b""
+            place = 0
+            while self._error is None and len(data) >= place + _LENGTH.size:
+                end = place + _LENGTH.size + _checked_length(data[place : place + _LENGTH.size])
+                if end > len(data):
+                    break
+                self._take(self._decoder.decode(memoryview(data)[place + _LENGTH.size : end]))
+                place = end
+            if data:
+                self._data[:] = data[place:]
+        except msgspec.MsgspecError as error:
+            self._end(EngineGone(f"the other process sent a malformed message: {error}"))
+        except Exception as error:  # of who takes, too: whoever waits for `each` hears of it
+            self._end(error)
+        self._wake()
+
+    def eof_received(self) -> None:
+        """The other end is closed; so will ours be."""
+
+    def pause_writing(self) -> None:
+        """The other end is slow to read: messages wait in memory."""
+
+    def resume_writing(self) -> None:
+        """It has read."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The other end is closed, or ours."""
+        self._end(EngineGone("the other process closed its socket"))
+
+    def _whole(self) -> int:
+        """Bytes of the frame that has begun to come."""
+        if len(self._data) < _LENGTH.size:
+            return _LENGTH.size
+        return _LENGTH.size + _checked_length(bytes(self._data[: _LENGTH.size]))
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def _end(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done() and (self._messages or self._error is not None):
+            self._waiter.set_result(None)

@@ -9,8 +9,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.engine.test_messages import STATS
 from tests.fakes import expected_tokens, make_request
@@ -19,6 +22,12 @@ from tgi.engine.client import EngineClient, PromptReport, Step, Token, decode
 from tgi.engine.messages import FinishReason, StepOutput
 from tgi.errors import EngineGone, ModelError
 from tgi.sampling import TopTokens
+
+_COLUMN = np.arange(2, dtype=np.int32).tobytes()
+_OUTPUT = StepOutput(
+    request_ids=np.arange(2, dtype=np.int64).tobytes(), indices=_COLUMN, token_ids=_COLUMN, logprobs=_COLUMN,
+    finish=bytes(2), stats=STATS,
+)  # fmt: skip
 
 
 class Heard:
@@ -146,3 +155,18 @@ async def test_an_engine_that_cannot_load_says_why_or_leaves_only_its_status() -
         await _start(die=True)
     with pytest.raises(EngineGone, match=r"TypeError: .* unexpected keyword argument 'colour'"):
         await _start(colour="blue")
+
+
+@given(st.floats(width=32, allow_nan=False))
+@example(-3.4028234663852886e38)
+@example(-1e-45)
+@example(float(np.float32(-0.1)))
+def test_a_float_is_the_decimal_that_numpy_writes(value: float) -> None:
+    column = np.array([value, -0.2580618], np.float32)
+    step = decode(msgspec.structs.replace(_OUTPUT, logprobs=column.tobytes()))
+    assert [token.logprob for _, token in step.tokens] == [float(str(one)) for one in column]
+
+
+def test_a_log_probability_that_is_no_number_stays_none() -> None:
+    step = decode(msgspec.structs.replace(_OUTPUT, logprobs=np.array([np.nan, -np.inf], np.float32).tobytes()))
+    assert [str(token.logprob) for _, token in step.tokens] == ["nan", "-inf"]

@@ -56,3 +56,11 @@ async def test_a_tokenizer_that_fails_is_the_requests_fault() -> None:
         await Tokenizer(raw).encode("b", add_special_tokens=False)
     with pytest.raises(ValidationError, match="tokenizer error"):
         await Tokenizer(raw).tokenize("b", add_special_tokens=False)
+
+
+def test_plain_tokens_are_neither_special_nor_bytes() -> None:
+    tokenizer = Tokenizer(sentence_piece())
+    the = sentence_piece().token_to_id("▁the")
+    asked = [the, 3 + 0xE4, *tokenizer.special_tokens.values()]
+    for _ in range(2):  # what was asked before is remembered
+        assert [tokenizer.is_plain(token_id) for token_id in asked] == [True] + [False] * (len(asked) - 1)

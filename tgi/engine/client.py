@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import logging
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +39,7 @@ from tgi.wire import AsyncChannel
 logger = logging.getLogger(__name__)
 
 _FINISH = tuple(FinishReason)
+_FLOAT32 = struct.Struct("<f")
 _STACK_DUMP_S = 1.0  # what a silent engine gets to write its stacks before it is killed
 _LAST_WORDS_S = 0.5  # what remains in the socket of a dead engine is read within this
 _ENDING_S = 0.1  # between closed socket and the end of the process, so that its own status is seen
@@ -93,13 +97,15 @@ class Listener(Protocol):
 
 def decode(output: StepOutput) -> Step:
     """The columns of a step as tokens."""
-    ids: list[int] = np.frombuffer(output.request_ids, np.int64).tolist()
-    indices: list[int] = np.frombuffer(output.indices, np.int32).tolist()
-    token_ids: list[int] = np.frombuffer(output.token_ids, np.int32).tolist()
+    # By memory views: for few tokens, numpy takes longer to be found in memory than all of this takes to run.
+    ids: list[int] = memoryview(output.request_ids).cast("q").tolist()
+    indices: list[int] = memoryview(output.indices).cast("i").tolist()
+    token_ids: list[int] = memoryview(output.token_ids).cast("i").tolist()
     logprobs = _decimals(output.logprobs)
-    tops = {entry: _pairs(top) for entry, top in output.top.items()}
-    choices: list[tuple[tuple[int, float], ...]] = [tops.get(i, ()) for i in range(len(ids))]
     finish = [_FINISH[reason] for reason in output.finish]
+    choices: Iterable[tuple[tuple[int, float], ...]] = itertools.repeat(())
+    if output.top:
+        choices = [_pairs(output.top[i]) if i in output.top else () for i in range(len(ids))]
     tokens = list(zip(ids, map(Token, indices, token_ids, logprobs, choices, finish), strict=True))
     prompts: dict[int, PromptReport] = {}
     for entry, column in output.prompt_logprobs.items():
@@ -110,13 +116,20 @@ def decode(output: StepOutput) -> Step:
 
 
 def _pairs(top: TopTokens) -> tuple[tuple[int, float], ...]:
-    ids = np.frombuffer(top.token_ids, np.int32).tolist()
-    return tuple(zip(ids, _decimals(top.logprobs), strict=True))
+    return tuple(zip(memoryview(top.token_ids).cast("i").tolist(), _decimals(top.logprobs), strict=True))
 
 
 def _decimals(column: bytes) -> list[float]:
     """A float32 column as the shortest decimals that name its values: -0.2580618, as TGI's JSON has them."""
-    return [float(str(value)) for value in np.frombuffer(column, np.float32)]
+    return [_shortest(value) for value in memoryview(column).cast("f").tolist()]
+
+
+def _shortest(value: float) -> float:
+    for form in ("%.6g", "%.7g", "%.8g", "%.9g") if 1e-30 < abs(value) < 1e30 else ():
+        decimal = float(form % value)
+        if _FLOAT32.unpack(_FLOAT32.pack(decimal))[0] == value:
+            return decimal
+    return float(str(np.float32(value)))
 
 
 class EngineClient:
@@ -135,6 +148,7 @@ class EngineClient:
         self._ended = asyncio.Event()
         self._buried: str | None = None
         self._silent = False
+        self._last_words: EngineFailed | None = None
         self._loop.add_reader(handle.sentinel, self._on_end)
 
     @classmethod
@@ -175,25 +189,10 @@ class EngineClient:
 
     async def run(self, listener: Listener) -> Death:
         """Tell the listener all that the engine says, until it is dead. Returns: how it died."""
-        last_words: EngineFailed | None = None
         self._timer = self._loop.call_later(self._step_timeout_s, self._watch)
         with contextlib.suppress(EngineGone):
-            while True:
-                message = await self._channel.receive()
-                self._heard_at = self._loop.time()
-                if isinstance(message, StepOutput):
-                    step = decode(message)
-                    self._pending.difference_update(i for i, token in step.tokens if token.finish)
-                    listener.stepped(step)
-                elif isinstance(message, Idle):
-                    listener.idled(message.free_blocks)
-                elif isinstance(message, StepBegins):
-                    listener.begun(message.ids)
-                elif isinstance(message, RequestFailed):
-                    self._pending.difference_update(message.ids)
-                    listener.refused(message.ids, message.reason)
-                elif isinstance(message, EngineFailed):
-                    last_words = message
+            await self._channel.each(functools.partial(self._hear, listener))
+        last_words = self._last_words
         if last_words is None:
             how = await self._end()
             killed = "silence" if self._silent else "signal"
@@ -201,6 +200,23 @@ class EngineClient:
         await self.close()
         how = f"failed with `{last_words.reason}`"
         return Death(how, last_words.traceback, last_words.request_ids or None, cause="exception")
+
+    def _hear(self, listener: Listener, message: FromEngine) -> None:
+        self._heard_at = self._loop.time()
+        if isinstance(message, StepOutput):
+            step = decode(message)
+            if any(message.finish):
+                self._pending.difference_update(i for i, token in step.tokens if token.finish)
+            listener.stepped(step)
+        elif isinstance(message, Idle):
+            listener.idled(message.free_blocks)
+        elif isinstance(message, StepBegins):
+            listener.begun(message.ids)
+        elif isinstance(message, RequestFailed):
+            self._pending.difference_update(message.ids)
+            listener.refused(message.ids, message.reason)
+        elif isinstance(message, EngineFailed):
+            self._last_words = message
 
     async def close(self) -> str:
         """End the engine process, whatever it is doing, and wait for its end. Returns: how it ended."""

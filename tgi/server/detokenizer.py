@@ -43,6 +43,7 @@ class Detokenizer:
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._run: _ByteRun | None = None
         self._matchers = [_Matcher(stop) for stop in stops]
+        self._unwatched = not self._matchers
         self._rule = rule
         # Raw text not yet released, oldest first, and whether it is visible: stop sequences may span special tokens.
         self._held: list[tuple[str, bool]] = []
@@ -54,6 +55,9 @@ class Detokenizer:
         `ended`: this token ended the sequence. It is left out of the answer where stop sequences are, as a special
         token is everywhere.
         """
+        if self._unwatched and self._run is None and not ended and self._tokenizer.is_plain(token_id):
+            text = self._characters.decode(self._tokenizer.piece(token_id), last)
+            return Decoded(text, text, False)  # nothing is ever held
         special = self._tokenizer.is_special(token_id) or (ended and self._rule is StopRule.STRIP)
         if special:
             return self._special(self._tokenizer.text(token_id), last)

@@ -41,6 +41,7 @@ class Metrics(Observer):
     def __init__(self, ready: EngineReady, *, max_input_tokens: int, max_total_tokens: int) -> None:
         self._registry = Registry()
         self._ready = ready
+        self._told = (0, 0, ready.num_blocks)  # sequences that wait and run, and free blocks
         self._request_metrics(_shares(max_input_tokens), _shares(max_total_tokens))
         self._latency_metrics()
         self._batch_metrics()
@@ -205,9 +206,12 @@ class Metrics(Observer):
 
     def step(self, stats: StepStats, dispatch_s: float) -> None:
         """The engine made a step, and its tokens were handed out in `dispatch_s` seconds."""
-        self._levels(stats.waiting, stats.running, stats.free_blocks)
-        self.prefix_tokens.inc(stats.cached_tokens)
-        self.preemptions.inc(stats.preemptions)
+        # Every function called here is one that has to come back into the processor's caches, step after step.
+        if (stats.waiting, stats.running, stats.free_blocks) != self._told:
+            self._levels(stats.waiting, stats.running, stats.free_blocks)
+        if stats.cached_tokens or stats.preemptions:
+            self.prefix_tokens.inc(stats.cached_tokens)
+            self.preemptions.inc(stats.preemptions)
         if stats.started_ids:
             self.next_size.observe(len(stats.started_ids))
             if stats.decode_tokens:
@@ -216,8 +220,8 @@ class Metrics(Observer):
         forward_s = stats.forward_s + stats.sample_s
         for method, tokens in (("prefill", stats.prefill_tokens), ("decode", stats.decode_tokens)):
             if tokens:  # a step may be both
-                self.inference_count.labels(method).inc()
-                self.inference_success.labels(method).inc()
+                self.inference_count.labels(method).value += 1
+                self.inference_success.labels(method).value += 1
                 self.batch_durations["inference", method].observe(forward_s + dispatch_s)
                 self.batch_durations["forward", method].observe(forward_s)
 
@@ -252,6 +256,7 @@ class Metrics(Observer):
             self.inference_failure.labels(method).inc()
 
     def _levels(self, waiting: int, running: int, free_blocks: int) -> None:
+        self._told = (waiting, running, free_blocks)
         self.queue_size.set(waiting)
         self.batch_size.set(running)
         used = self._ready.num_blocks - free_blocks

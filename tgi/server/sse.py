@@ -79,7 +79,7 @@ class EventStream:
 
     async def send(self, event: Any) -> None:
         """One event, in one write. Raises: ConnectionError when the client is gone."""
-        await self._write(b"data: " + encode(event) + b"\n\n")
+        await self._write(b"data: %b\n\n" % encode(event))
 
     async def tick(self) -> bool:
         """Do what the clock asks for; False when the client was cut off."""

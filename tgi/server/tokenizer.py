@@ -48,6 +48,7 @@ class Tokenizer:
         self._byte_fallback = '"ByteFallback"' in kinds
         self._bytes = _byte_of_character()
         self._pieces: dict[int, bytes] = {}
+        self._plain_ids: set[int] = set()  # of those asked for
         self._anchor = None if self._byte_level else self._find_anchor()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -83,6 +84,15 @@ class Tokenizer:
             return False
         token = self._tokenizer.id_to_token(token_id)
         return token is not None and _BYTE_TOKEN.fullmatch(token) is not None
+
+    def is_plain(self, token_id: int) -> bool:
+        """Whether a token is neither special nor a byte."""
+        if token_id in self._plain_ids:
+            return True
+        if self.is_special(token_id) or self.is_byte(token_id):
+            return False
+        self._plain_ids.add(token_id)
+        return True
 
     def is_special(self, token_id: int) -> bool:
         """Whether a token is left out of generated text."""
