@@ -89,6 +89,19 @@ static void rotary_units(const void* argument, int64_t begin, int64_t end) {
     }
 }
 
+TGI_INLINE void write_halves(const float* x, int64_t count, uint16_t* out) {
+    int64_t i = 0;
+#if defined(TGI_AVX2)
+    for (; i + 8 <= count; i += 8)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(load(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < count; i++) out[i] = float_to_half(x[i]);
+}
+
+TGI_INLINE void write_brains(const float* x, int64_t count, uint16_t* out) {
+    for (int64_t i = 0; i < count; i++) out[i] = float_to_brain(x[i]);
+}
+
 // Unit: one token.
 static void write_kv_units(const void* argument, int64_t begin, int64_t end) {
     const WriteTask& task = *static_cast<const WriteTask*>(argument);
@@ -102,9 +115,10 @@ static void write_kv_units(const void* argument, int64_t begin, int64_t end) {
                     std::memcpy(out, x, static_cast<size_t>(task.head_dim) * sizeof(float));
                 } else {
                     uint16_t* out = static_cast<uint16_t*>(task.cache[part]) + at;
-                    bool brain = task.cache_type == CACHE_BF16;
-                    for (int64_t i = 0; i < task.head_dim; i++)
-                        out[i] = brain ? float_to_brain(x[i]) : float_to_half(x[i]);
+                    if (task.cache_type == CACHE_BF16)
+                        write_brains(x, task.head_dim, out);
+                    else
+                        write_halves(x, task.head_dim, out);
                 }
             }
         }
