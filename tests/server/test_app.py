@@ -89,7 +89,7 @@ def terminate() -> None:
 
 def wait_until_refused(url: str) -> None:
     """Wait until the server takes no new connections."""
-    with contextlib.suppress(ConnectionRefusedError):
+    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):  # reset: it came as the port was closed
         while True:
             socket.create_connection(("127.0.0.1", int(url.split(":")[2]))).close()
 
