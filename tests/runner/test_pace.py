@@ -8,14 +8,14 @@ from tgi.runner.pace import LEAST_PROMPT_S, LEAST_PROMPT_TOKENS, Pace
 def learned(decode_s: float, token_s: float, *, most: int = 256, decoding: int = 4) -> Pace:
     """A pace that has seen a prompt alone, and then steps that only decode."""
     pace = Pace(most)
-    pace.learn(decoding=1, decode_tokens=0, prefill_tokens=100, step_s=100 * token_s)
-    pace.learn(decoding=decoding, decode_tokens=decoding, prefill_tokens=0, step_s=decode_s)
+    pace.learn(decoding=1, prompts=0, decode_tokens=0, prefill_tokens=100, step_s=100 * token_s)
+    pace.learn(decoding=decoding, prompts=0, decode_tokens=decoding, prefill_tokens=0, step_s=decode_s)
     return pace
 
 
 def test_a_prompt_alone_gets_the_whole_budget() -> None:
     pace = learned(0.02, 0.001)
-    pace.learn(decoding=0, decode_tokens=4, prefill_tokens=0, step_s=0.02)
+    pace.learn(decoding=0, prompts=0, decode_tokens=4, prefill_tokens=0, step_s=0.02)
     assert pace.step_tokens() == 256
 
 
@@ -39,12 +39,28 @@ def test_the_budget_is_never_exceeded() -> None:
 
 def test_nothing_is_held_back_before_anything_was_measured() -> None:
     pace = Pace(256)
-    pace.learn(decoding=3, decode_tokens=2, prefill_tokens=50, step_s=0.1)
+    pace.learn(decoding=3, prompts=0, decode_tokens=2, prefill_tokens=50, step_s=0.1)
     assert pace.step_tokens() == 256
 
 
 def test_what_prompts_cost_is_learnt_beside_decoding_requests_too() -> None:
     pace = learned(0.4, 0.005)
     for _ in range(100):
-        pace.learn(decoding=4, decode_tokens=4, prefill_tokens=10, step_s=0.4 + 10 * 0.01)
+        pace.learn(decoding=4, prompts=1, decode_tokens=4, prefill_tokens=10, step_s=0.4 + 10 * 0.01)
     assert pace.step_tokens() in (4 + 29, 4 + 30)
+
+
+def test_decoding_of_other_numbers_of_requests_teaches_nothing_about_prompts() -> None:
+    pace = learned(0.01, 0.001, decoding=1)
+    before = pace.step_tokens() - 1
+    for _ in range(100):  # 30 rows take longer than one: that is not the prompt's doing
+        pace.learn(decoding=30, prompts=1, decode_tokens=30, prefill_tokens=10, step_s=0.1)
+    assert pace.step_tokens() - 30 == before
+
+
+def test_prompts_get_more_while_most_requests_wait_for_their_first_token() -> None:
+    pace = learned(0.01, 0.001)
+    pace.learn(decoding=4, prompts=12, decode_tokens=4, prefill_tokens=60, step_s=0.07)
+    assert pace.step_tokens() == 4 + 3 * LEAST_PROMPT_S / 0.001
+    pace.learn(decoding=4, prompts=3, decode_tokens=4, prefill_tokens=60, step_s=0.07)
+    assert pace.step_tokens() == 4 + LEAST_PROMPT_S / 0.001

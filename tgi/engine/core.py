@@ -138,7 +138,9 @@ class EngineCore:
             return
         output, failed = self._scheduler.update(plan, result)
         step_s, stats = result.forward_s + result.sample_s, output.stats
-        self._pace.learn(output.finish.count(0), stats.decode_tokens, stats.prefill_tokens, step_s)
+        decoding = output.finish.count(0)
+        prompts = stats.waiting + stats.running - decoding
+        self._pace.learn(decoding, prompts, stats.decode_tokens, stats.prefill_tokens, step_s)
         self._channel.send(output)
         for message in failed:
             self._channel.send(message)
