@@ -16,7 +16,7 @@ from tests.resident import resident_bytes
 from tgi.checkpoint.blocks import BLOCKS
 from tgi.checkpoint.mapping import map_file
 from tgi.kernels import Matrix, PackedWeight, cpu
-from tgi.kernels.cpu import CpuKernels
+from tgi.kernels.cpu import PANELS, CpuKernels
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,17 @@ def test_a_weight_is_described_once(native: CpuKernels) -> None:
     assert weight.prepared["cpu"] is prepared
 
 
+@pytest.mark.parametrize("layout", PANELS)
+def test_rows_of_a_tied_table_are_the_same_from_its_panels(native: CpuKernels, layout: str) -> None:
+    made = random_matrix(layout, 50, 512)
+    table = Matrix(layout, 50, 512, made.data.copy())
+    ids = torch.tensor([0, 49, 15, 16, 31, 7], dtype=torch.int32)
+    stored = native.embedding(ids, table)
+    native.matmul(torch.randn(1, 512), PackedWeight((table,)))  # the output layer: now there are panels
+    table.data[:] = 0  # and nothing else is read
+    assert torch.equal(native.embedding(ids, table), stored)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages as Linux shows them")
 def test_a_mapped_weight_is_in_memory_once(native: CpuKernels, tmp_path: Path) -> None:
     stored = random_matrix("Q4_1", 512, 512)
@@ -113,4 +124,5 @@ def test_a_mapped_weight_is_in_memory_once(native: CpuKernels, tmp_path: Path) -
     assert torch.equal(native.matmul(x, PackedWeight((mapped,))), expected)
     assert resident_bytes(path) == 0  # the panels are read instead
     ids = torch.tensor([7, 500], dtype=torch.int32)
-    assert torch.equal(native.embedding(ids, mapped), native.embedding(ids, stored))  # rows come from the file again
+    assert torch.equal(native.embedding(ids, mapped), native.embedding(ids, stored))
+    assert resident_bytes(path) == 0  # as are a tied table's rows

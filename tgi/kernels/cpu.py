@@ -81,9 +81,14 @@ class _Prepared:
         start = -panels.ctypes.data % _ALIGNED
         self.panels.append(panels)
         pack(ctypes.addressof(as_stored), kind, panels.ctypes.data + start)
-        forget(part.data)  # the panels are all that is read from now on, but for the rows of a tied table
+        forget(part.data)  # the panels are all that is read from now on
         exact = 0 if integers and part.integer else EXACT
-        return _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind + exact)
+        packed = _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind + exact)
+        # A table that is the output layer too: its rows are read from the panels. In place: recordings name it.
+        table = cast("_Prepared", part.prepared.setdefault("cpu", _Prepared((part,))))
+        table.matrices[0] = packed
+        table.panels.append(panels)
+        return packed
 
 
 def _describe(matrix: Matrix) -> _Matrix:

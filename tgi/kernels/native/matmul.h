@@ -192,8 +192,13 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
 static void embedding_units(const void* argument, int64_t begin, int64_t end) {
     const EmbeddingTask& task = *static_cast<const EmbeddingTask*>(argument);
     int64_t columns = task.table.columns;
-    for (int64_t token = begin; token < end; token++)
-        dequantize(task.table, task.ids[token], 0, columns, task.out + token * columns);
+    for (int64_t token = begin; token < end; token++) {
+        float* out = task.out + token * columns;
+        if (task.table.layout >= FIRST_PANEL)
+            panel_row(task.table, task.ids[token], out);
+        else
+            dequantize(task.table, task.ids[token], 0, columns, out);
+    }
 }
 
 }  // namespace TGI_PATH

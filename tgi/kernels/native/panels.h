@@ -160,5 +160,48 @@ struct BlockPanel {
     }
 };
 
+// --- A row of a panel: what embeddings read ------------------------------------------------------------------------
+
+// As `dequantize` makes it of the stored row: the same steps, each rounded once.
+static void panel_row_of_integers(
+    const PanelSize& size, const uint8_t* panel, int64_t row, int64_t columns, float* out) {
+    int64_t scale_bytes = PANEL_ROWS * (size.wide ? 4 : 2), minimum_at = scale_bytes * (size.halves ? 2 : 1);
+    int64_t quants_at = minimum_at + (size.minimums ? scale_bytes : 0);
+    const int excess = size.minimums ? 0 : size.nibbles ? 8 : 128;
+    for (int64_t k = 0; k < columns; k += GROUP, panel += size.bytes, out += GROUP) {
+        float scales[3] = {};  // of both halves; the minimum
+        for (int i = 0; i < 3; i++) {
+            const uint8_t* source = panel + (i == 2 ? minimum_at : i * scale_bytes) + row * (size.wide ? 4 : 2);
+            if ((i == 1 && !size.halves) || (i == 2 && !size.minimums)) continue;
+            uint16_t half;
+            std::memcpy(&half, source, sizeof half);
+            if (size.wide) std::memcpy(scales + i, source, sizeof(float));
+            else scales[i] = half_to_float(half);
+        }
+        for (int j = 0; j < GROUP; j++) {
+            int step = j / 4, high = size.nibbles && step >= 4;
+            uint8_t byte = panel[quants_at + (step - 4 * high) * 64 + row * 4 + j % 4];
+            int integer = (size.nibbles ? byte >> 4 * high & 15 : byte) - excess;
+            float value = scales[size.halves && j >= GROUP / 2] * static_cast<float>(integer);
+            out[j] = size.minimums ? value + scales[2] : value;
+        }
+    }
+}
+
+static void panel_row(const Matrix& table, int64_t row, float* out) {
+    int64_t kind = table.layout % EXACT, columns = table.columns;
+    const PanelSize& size = PANEL_SIZES[kind - FIRST_PANEL];
+    int64_t groups = kind >= PANEL_F32 ? columns : columns / GROUP, within = row % PANEL_ROWS;
+    const uint8_t* panel = table.data + row / PANEL_ROWS * groups * size.bytes;
+    if (kind < PANEL_F32) return panel_row_of_integers(size, panel, within, columns, out);
+    for (int64_t k = 0; k < columns; k++) {
+        const uint8_t* source = panel + k * size.bytes + within * (size.bytes / PANEL_ROWS);
+        uint16_t half;
+        std::memcpy(&half, source, sizeof half);
+        if (kind == PANEL_F32) std::memcpy(out + k, source, sizeof(float));
+        else out[k] = kind == PANEL_F16 ? half_to_float(half) : brain_to_float(half);
+    }
+}
+
 }  // namespace TGI_PATH
 }  // namespace tgi
