@@ -11,6 +11,10 @@ constexpr std::chrono::microseconds SPIN{50};
 
 constexpr int64_t RUNS = 6;  // a thread and task
 
+// Pauses until the caller sleeps too: a thread that is not done by then has lost its processor to another program, and
+// can have the caller's. 8 streams over HTTP on two processors: 434 tokens a second; with yielding instead, 381.
+constexpr int WAIT = 4000;
+
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -54,10 +58,14 @@ void ThreadPool::run(Units units, const void* task, int64_t count) {
     take_units();
     state_.fetch_and(~OPEN);
     for (int spins = 0; state_.load(std::memory_order_acquire) & INSIDE; spins++) {
-        if (spins < 10000)
+        if (spins < WAIT) {
             pause();
-        else
-            std::this_thread::yield();  // the processor is shared: let the thread we wait for have it
+            continue;
+        }
+        std::unique_lock<std::mutex> lock(done_mutex_);
+        waiting_.store(true);
+        done_.wait(lock, [&] { return !(state_.load() & INSIDE); });
+        waiting_.store(false);
     }
     busy_.store(false);
 }
@@ -80,7 +88,11 @@ void ThreadPool::work() {
             if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
             done = state / NEXT_TASK;
             take_units();
-            state_.fetch_sub(1, std::memory_order_release);
+            state_.fetch_sub(1);
+            if (waiting_.load()) {
+                std::lock_guard<std::mutex> lock(done_mutex_);
+                done_.notify_one();
+            }
             deadline = std::chrono::steady_clock::now() + SPIN;
             continue;
         }

@@ -42,6 +42,9 @@ private:
     const void* task_ = nullptr;
     int64_t count_ = 0;
     int64_t grain_ = 1;
+    std::atomic<bool> waiting_{false};  // the caller sleeps until nobody is inside
+    std::mutex done_mutex_;
+    std::condition_variable done_;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::vector<std::thread> threads_;
