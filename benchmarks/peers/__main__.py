@@ -130,19 +130,23 @@ class Bench:
                 program.stop()
 
     async def starts(self) -> None:
-        """How long a program takes to its first token with the machine to itself: no other one is in memory."""
+        """How long a program takes to its first token, and what 32 streams then take of memory.
+
+        No other one is in memory, and this one has served nothing: what a server keeps of old prompts does not count.
+        """
         for number in range(self.options.rounds):
             for name in self.makers:
-                if number and name not in table.DEFAULT:
-                    continue
                 console.print(f"round {number + 1}: start, {name}", highlight=False)
                 try:
                     program, start_s = await self.start(name)
-                    program.stop()
-                except (Missing, OSError) as error:
+                    try:
+                        found = await LOADS["32"](program, self.prompts, self.sizes)
+                    finally:
+                        program.stop()
+                except (Missing, OSError, RuntimeError) as error:
                     self.lack(f"{name}, start", error)
                 else:
-                    self.note(number, name, "start", {"start_s": start_s})
+                    self.note(number, name, "start", {"start_s": start_s, "rss_fresh_mib": found["rss_32_mib"]})
 
     async def _once(self, number: int, name: str, program: Any, load: str) -> None:
         if load in OURS_ONLY and not name.startswith("tgi"):
