@@ -1,8 +1,9 @@
 """Where the time of a decode step goes, against the floor of each part: `python -m benchmarks.profile_step MODEL`.
 
-Loads a model as the engine does, lets it record a step of 1 and of 32 sequences, then makes every recorded call again
-by itself, many times, and adds up the least times by kind. A matrix's floor is its bytes at the memory's bandwidth (as
-`tgi bench` measures it); what the parts leave of a whole step is Python.
+Loads a model as the engine does, lets it record a step of 1 and of 32 sequences, then makes the recorded calls again
+one by one, in their order, many times, and adds up each one's least time by kind: caches are as in a real step. The
+floors are what the memory's bandwidth and the processor's rate allow, as `tgi bench` measures them; what the parts leave
+of a whole step is Python.
 """
 
 from __future__ import annotations
@@ -61,9 +62,13 @@ def profile(runner: ModelRunner, rows: int, context: int, repeats: int) -> dict[
     graph = runner._graphs._graphs[rows]
     run = graph.recording.run
     assert run is not None
-    for name, program in calls(graph.recording):
-        again = functools.partial(run, program.ctypes.data, len(program))
-        found[name] = found.get(name, 0.0) + _least(again, repeats)
+    parts = list(calls(graph.recording))
+    least = [float("inf")] * len(parts)
+    for _ in range(repeats):
+        for number, (_, program) in enumerate(parts):
+            least[number] = min(least[number], _least(functools.partial(run, program.ctypes.data, len(program)), 1))
+    for (name, _), time_us in zip(parts, least, strict=True):
+        found[name] = found.get(name, 0.0) + time_us
     rows_of = graph.hidden[:rows].clone()
     found["output layer"] = _least(lambda: runner._model.logits(rows_of), repeats)
     found["sampling"] = 1e6 * min(runner.execute(plan).sample_s for _ in range(repeats))
@@ -92,7 +97,9 @@ def main() -> None:
     options = parser.parse_args()
     runner = ModelRunner.load(open_checkpoint(options.model), config=Config(model=Model(quantize=options.quantize)))
     runner.warm_up()
-    limits, cost = machine.measure_roof(), roof.model_cost(options.model)
+    limits = machine.measure_roof()
+    cost = roof.model_cost(options.model, kv_item_bytes=runner._caches[0].keys.element_size())
+    rate = limits.integer_rate if options.quantize and limits.integer_rate else limits.float32_rate
     for rows in [int(word) for word in options.streams.split(",")]:
         found = profile(runner, rows, options.context, options.repeats)
         weights = 1e6 * cost.weight_bytes / limits.bandwidth
@@ -101,6 +108,7 @@ def main() -> None:
             "streams": rows,
             "context": options.context,
             "floor of the weights": weights,
+            "floor of the products": 2e6 * rows * (cost.layer_parameters + cost.head_parameters) / rate,
             "floor of the cache": cache,
         }
         print(json.dumps({name: round(value) for name, value in {**line, **found}.items()}))
