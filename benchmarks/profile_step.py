@@ -2,8 +2,8 @@
 
 Loads a model as the engine does, lets it record a step of 1 and of 32 sequences, then makes the recorded calls again
 one by one, in their order, many times, and adds up each one's least time by kind: caches are as in a real step. The
-floors are what the memory's bandwidth and the processor's rate allow, as `tgi bench` measures them; what the parts leave
-of a whole step is Python.
+floors are what the memory's bandwidth and the processor's rate allow, as `tgi bench` measures them. What the parts
+leave of a whole step is Python.
 """
 
 from __future__ import annotations
