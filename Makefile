@@ -45,7 +45,7 @@ sanitize: $(STAMPS)/tests
 	cmake --build build/sanitize
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(BIN)/python -m pytest tests/kernels --library build/sanitize/libtgi_cpu.so $(ARGS)
+		$(BIN)/python -m pytest --capture=sys tests/kernels --library build/sanitize/libtgi_cpu.so $(ARGS)
 
 clean:
 	rm -rf .venv build

@@ -131,12 +131,17 @@ void pack_row(const PanelSize& size, const uint8_t* block, int64_t block_bytes, 
 // A panel of floats: columns of up to PANEL_ROWS rows, from rows.
 template <class Item>
 void pack_columns(const uint8_t* source, int64_t rows, int64_t columns, uint8_t* out) {
-    const Item* from = reinterpret_cast<const Item*>(source);
     Item* to = reinterpret_cast<Item*>(out);
     for (int64_t k = 0; k < columns; k += 16) {  // a cache line or so of every row at a time
         int64_t stop = k + 16 < columns ? k + 16 : columns;
-        for (int64_t row = 0; row < PANEL_ROWS; row++)
-            for (int64_t i = k; i < stop; i++) to[i * PANEL_ROWS + row] = row < rows ? from[row * columns + i] : Item{};
+        for (int64_t row = 0; row < PANEL_ROWS; row++) {
+            for (int64_t i = k; i < stop; i++) {
+                Item item{};  // files put weights at any byte
+                const uint8_t* at = source + (row * columns + i) * static_cast<int64_t>(sizeof item);
+                if (row < rows) std::memcpy(&item, at, sizeof item);
+                to[i * PANEL_ROWS + row] = item;
+            }
+        }
     }
 }
 
