@@ -28,6 +28,14 @@ struct Panel {
     static constexpr int64_t BYTES = QUANTS + PANEL_ROWS * GROUP / (NIBBLES ? 2 : 1);
 };
 
+// Ask for what comes after a group: weights come from memory. With few tokens that is all the time there is, and the
+// next groups wait in the second-level cache; with more, a group is asked for shortly before it is used.
+template <class P, int M>
+TGI_INLINE void ask_for_panel(const uint8_t* group) {
+    constexpr int64_t AHEAD = M <= 2 ? 6144 : 2048;
+    for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(group + AHEAD + i, 0, M <= 2 ? 2 : 3);
+}
+
 #if defined(TGI_VNNI)
 
 template <bool WIDE>
@@ -66,8 +74,7 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) total[m] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
-        if (M <= 2)
-            for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(panel + 2048 + i);
+        ask_for_panel<P, M>(panel);
         __m512i weights[8];
         panel_weights<P>(panel, weights);
         __m512 scale = sixteen<P::WIDE>(panel);
@@ -184,8 +191,7 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
     __m256 total[2 * M];
     for (int m = 0; m < 2 * M; m++) total[m] = _mm256_setzero_ps();
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
-        if (M <= 2)
-            for (int64_t i = 0; i < P::BYTES; i += 64) __builtin_prefetch(panel + 2048 + i);
+        ask_for_panel<P, M>(panel);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
             __m256i weights[8], magnitudes[8];
@@ -282,6 +288,9 @@ constexpr int64_t TOKENS_A_TILE = 4;
 
 #endif
 
+constexpr int64_t TOKENS_A_BLOCK = 32;  // whole tiles
+static_assert(TOKENS_A_BLOCK % TOKENS_A_TILE == 0, "only the last block has a part of a tile");
+
 // --- A matmul unit -------------------------------------------------------------------------------------------------
 
 // Finished sums of `count` outputs of a token, from column `output` on, into the result.
@@ -302,30 +311,42 @@ static void multiply_panel(
     for (int m = 0; m < M; m++) finish(task, token + m, sums + m * PANEL_ROWS, rows, output);
 }
 
+// A panel times tokens [token, end).
 template <class P>
-static void compute_panel(const MatmulTask& task, const Matrix& part, int64_t row, int64_t output) {
-    int64_t groups = (task.columns + GROUP - 1) / GROUP;
-    const uint8_t* panel = part.data + row / PANEL_ROWS * groups * P::BYTES;
-    int64_t rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS, token = 0;
+static void compute_panel(
+    const MatmulTask& task, const uint8_t* panel, int64_t rows, int64_t output, int64_t token, int64_t end) {
     constexpr int MOST = static_cast<int>(TOKENS_A_TILE);
-    for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, panel, token, rows, output);
+    for (; token + MOST <= end; token += MOST) multiply_panel<P, MOST>(task, panel, token, rows, output);
     if constexpr (MOST > 8)
-        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, panel, token, rows, output);
-    for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, panel, token, rows, output);
-    for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, panel, token, rows, output);
-    if (token < task.tokens) multiply_panel<P, 1>(task, panel, token, rows, output);
+        for (; token + 8 <= end; token += 8) multiply_panel<P, 8>(task, panel, token, rows, output);
+    for (; token + 4 <= end; token += 4) multiply_panel<P, 4>(task, panel, token, rows, output);
+    for (; token + 2 <= end; token += 2) multiply_panel<P, 2>(task, panel, token, rows, output);
+    if (token < end) multiply_panel<P, 1>(task, panel, token, rows, output);
 }
 
-// Panel `row / PANEL_ROWS` of a packed part, whose outputs begin at column `output` of the result.
-static void compute_packed(const MatmulTask& task, const Matrix& part, int64_t row, int64_t output) {
+// Panels [first, last): a block of tokens after the other, which stays in the cache while the panels go by.
+template <class P>
+static void compute_panels(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
+    int64_t groups = (task.columns + GROUP - 1) / GROUP;
+    for (int64_t token = 0; token < task.tokens; token += TOKENS_A_BLOCK) {
+        int64_t end = token + TOKENS_A_BLOCK < task.tokens ? token + TOKENS_A_BLOCK : task.tokens;
+        for (int64_t panel = first; panel < last; panel++) {
+            int64_t row = panel * PANEL_ROWS, rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS;
+            compute_panel<P>(task, part.data + panel * groups * P::BYTES, rows, output + row, token, end);
+        }
+    }
+}
+
+// Panels [first, last) of a packed part, whose outputs begin at column `output` of the result.
+static void compute_packed(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
     switch (part.layout) {
-        case PANEL_Q4_0: compute_panel<Panel<true, false, false, false>>(task, part, row, output); break;
-        case PANEL_Q4_1: compute_panel<Panel<true, false, true, false>>(task, part, row, output); break;
-        case PANEL_Q4_K: compute_panel<Panel<true, true, true, false>>(task, part, row, output); break;
-        case PANEL_Q8_0: compute_panel<Panel<false, false, false, false>>(task, part, row, output); break;
-        case PANEL_Q5_1: compute_panel<Panel<false, false, true, false>>(task, part, row, output); break;
-        case PANEL_Q5_K: compute_panel<Panel<false, true, true, false>>(task, part, row, output); break;
-        default: compute_panel<Panel<false, true, false, true>>(task, part, row, output); break;  // PANEL_Q6_K
+        case PANEL_Q4_0: compute_panels<Panel<true, false, false, false>>(task, part, first, last, output); break;
+        case PANEL_Q4_1: compute_panels<Panel<true, false, true, false>>(task, part, first, last, output); break;
+        case PANEL_Q4_K: compute_panels<Panel<true, true, true, false>>(task, part, first, last, output); break;
+        case PANEL_Q8_0: compute_panels<Panel<false, false, false, false>>(task, part, first, last, output); break;
+        case PANEL_Q5_1: compute_panels<Panel<false, false, true, false>>(task, part, first, last, output); break;
+        case PANEL_Q5_K: compute_panels<Panel<false, true, true, false>>(task, part, first, last, output); break;
+        default: compute_panels<Panel<false, true, false, true>>(task, part, first, last, output); break;  // PANEL_Q6_K
     }
 }
 

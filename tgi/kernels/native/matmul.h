@@ -176,12 +176,13 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
             compute_exact(task, part, first, last - first, output);
             from = to;
         }
+        if (part.layout >= FIRST_PANEL && part.layout < EXACT) {
+            compute_packed(task, part, from, to, output);
+            from = to;
+        }
         for (int64_t unit = from; unit < to; unit++) {
             int64_t row = unit * each, rows = part.rows - row < each ? part.rows - row : each;
-            if (part.layout >= FIRST_PANEL)
-                compute_packed(task, part, row, output + row);
-            else
-                compute_tile(task, part, row, rows, output + row);
+            compute_tile(task, part, row, rows, output + row);
         }
         first_unit += units;
         output += part.rows;
