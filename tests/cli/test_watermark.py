@@ -14,7 +14,7 @@ import transformers
 
 from tests.tiny_models import tiny_model
 from tgi.cli.main import main
-from tgi.runner.logits import green_tokens
+from tgi.runner.watermark import green_tokens
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ def test_every_processor_in_a_mixed_batch_is_that_of_transformers(seed: int) -> 
         prompt, output = (np.array(ids, np.int32) for ids in history(row))
         sampler.begin([RowState(row, params, prompt, output, 3, prompt_logprobs=False, stop_ids=(2,))])
     order = np.random.default_rng(seed).permutation(len(ROWS)).tolist()
-    processed = logits[order].clone()
+    processed = logits[order].numpy().copy()
 
     choice = sampler.sample(processed, order)
 
@@ -149,7 +149,9 @@ def test_every_processor_in_a_mixed_batch_is_that_of_transformers(seed: int) -> 
         ids, expected = torch.tensor([prompt + output]), logits[row : row + 1].clone()
         for processor in ROWS[names[row]][1]:
             expected = processor(ids, expected)
-        torch.testing.assert_close(processed[entry : entry + 1], expected, rtol=2e-6, atol=0, msg=names[row])
+        torch.testing.assert_close(
+            torch.from_numpy(processed[entry : entry + 1]), expected, rtol=2e-6, atol=0, msg=names[row]
+        )
         likely = torch.log_softmax(expected[0].double(), dim=-1)
         chosen = int(choice.token_ids[entry])
         assert choice.logprobs[entry] == pytest.approx(float(likely[chosen]), abs=1e-5), names[row]
@@ -169,7 +171,7 @@ def test_the_tokens_of_prompts_are_scored_as_by_a_softmax_of_what_the_model_says
         sampler.begin([RowState(row, params, prompt, output, 2, prompt_logprobs=True, stop_ids=(2,))])
     targets = np.arange(len(ROWS), dtype=np.int32) * 7
 
-    scored = sampler.score(logits.clone(), rows, targets)
+    scored = sampler.score(logits.numpy().copy(), rows, targets)
 
     expected = torch.log_softmax(logits.double(), dim=-1)
     reference = expected[torch.arange(len(ROWS)), torch.from_numpy(targets).long()].numpy()

@@ -10,10 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tgi import kernels
-from tgi.runner.plan import NOT_NUMBERS, Int32, RowState
+from tgi.runner.plan import NOT_NUMBERS, Float32, Int32, RowState
 from tgi.runner.sampler import GRAMMAR_FAILED, NOTHING_LEFT, Choice, Sampler, draw, top_tokens
 from tgi.sampling import SamplingParams
 
@@ -69,14 +68,15 @@ class Numbers:
                 raise ValueError("not what the grammar says")
 
 
-def random_logits(rows: int, seed: int = 0, spread: float = 3.0) -> Tensor:
-    return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * spread
+def random_logits(rows: int, seed: int = 0, spread: float = 3.0) -> Float32:
+    noise: Float32 = torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)).numpy()
+    return noise * np.float32(spread)
 
 
-def sample_one(params: SamplingParams, logits: Tensor, output: tuple[int, ...] = (), top: int = 0) -> Choice:
+def sample_one(params: SamplingParams, logits: Float32, output: tuple[int, ...] = (), top: int = 0) -> Choice:
     sampler = Sampler(logits.shape[-1], Numbers())
     sampler.begin([state(0, params, output, top)])
-    return sampler.sample(logits.clone()[None], [0])
+    return sampler.sample(logits.copy()[None], [0])
 
 
 def test_rows_choose_alone_what_they_choose_together() -> None:
@@ -104,7 +104,7 @@ def test_a_row_rebuilt_from_its_output_goes_on_as_if_nothing_had_happened(params
     steps = [random_logits(1, seed)[0] for seed in range(8)]
     steady = Sampler(VOCAB, Numbers())
     steady.begin([state(0, params)])
-    expected = [int(steady.sample(step.clone()[None], [0]).token_ids[0]) for step in steps]
+    expected = [int(steady.sample(step.copy()[None], [0]).token_ids[0]) for step in steps]
 
     rebuilt = [int(sample_one(params, step, tuple(expected[:count])).token_ids[0]) for count, step in enumerate(steps)]
 
@@ -112,8 +112,8 @@ def test_a_row_rebuilt_from_its_output_goes_on_as_if_nothing_had_happened(params
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
-    scores = torch.tensor([1.0, -math.inf, 0.0, 2.0, -1.0])
-    probabilities = torch.softmax(scores.double(), dim=-1).numpy()
+    scores = np.array([1.0, -math.inf, 0.0, 2.0, -1.0], np.float32)
+    probabilities = torch.softmax(torch.from_numpy(scores).double(), dim=-1).numpy()
     count = 2000
 
     drawn = np.bincount([draw(scores, (index + 0.5) / count)[0] for index in range(count)], minlength=5)
@@ -123,7 +123,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 def test_a_drawn_token_comes_with_its_log_probability() -> None:
     scores = random_logits(1)[0]
-    expected = torch.log_softmax(scores.double(), dim=-1)
+    expected = torch.log_softmax(torch.from_numpy(scores).double(), dim=-1)
 
     for noise in np.linspace(0, 0.999, 20):
         token_id, logprob = draw(scores, float(noise))
@@ -132,8 +132,8 @@ def test_a_drawn_token_comes_with_its_log_probability() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1 - 2**-53])
 def test_a_removed_token_is_never_drawn(noise: float) -> None:
-    scores = torch.full((VOCAB,), -math.inf)
-    scores[[40, 41, 900]] = torch.tensor([0.0, -30.0, 0.0])
+    scores = np.full(VOCAB, -math.inf, np.float32)
+    scores[[40, 41, 900]] = [0.0, -30.0, 0.0]
 
     token_id, logprob = draw(scores, noise)
 
@@ -142,7 +142,7 @@ def test_a_removed_token_is_never_drawn(noise: float) -> None:
 
 
 def test_the_seed_decides_and_the_position_varies_the_choice() -> None:
-    logits = torch.zeros(VOCAB)
+    logits = np.zeros(VOCAB, np.float32)
     params = SamplingParams(do_sample=True, seed=9)
 
     def choose(params: SamplingParams, output: tuple[int, ...] = ()) -> int:
@@ -157,16 +157,16 @@ def test_the_seed_decides_and_the_position_varies_the_choice() -> None:
 def test_penalties_count_the_tokens_chosen_since() -> None:
     sampler = Sampler(4)
     sampler.begin([state(0, SamplingParams(frequency_penalty=1.0))])
-    logits = torch.tensor([[2.5, 1.0, 0.0, -5.0]])
+    logits = np.array([[2.5, 1.0, 0.0, -5.0]], np.float32)
 
-    chosen = [int(sampler.sample(logits.clone(), [0]).token_ids[0]) for _ in range(4)]
+    chosen = [int(sampler.sample(logits.copy(), [0]).token_ids[0]) for _ in range(4)]
 
     assert chosen == [0, 0, 1, 0]  # token 0 scores 2.5, 1.5, 0.5, 0.5; token 1 scores 1.0, then 0.0
 
 
 def test_repetition_penalty_covers_the_prompt() -> None:
-    logits = torch.zeros(VOCAB)
-    logits[[5, 20]] = torch.tensor([2.0, 1.5])  # token 5 is in the prompt
+    logits = np.zeros(VOCAB, np.float32)
+    logits[[5, 20]] = [2.0, 1.5]  # token 5 is in the prompt
 
     assert sample_one(SamplingParams(repetition_penalty=2.0), logits).token_ids.tolist() == [20]
 
@@ -192,7 +192,7 @@ def test_a_failed_row_remembers_nothing() -> None:
     params = SamplingParams(do_sample=True, seed=1, presence_penalty=1.0)
     sampler = Sampler(VOCAB, Numbers())
     sampler.begin([state(0, params)])
-    sampler.sample(torch.full((1, VOCAB), math.nan), [0])
+    sampler.sample(np.full((1, VOCAB), math.nan, np.float32), [0])
 
     assert sampler.sample(random_logits(1), [0]).token_ids == sample_one(params, random_logits(1)[0]).token_ids
 
@@ -218,13 +218,13 @@ def test_a_grammar_that_cannot_be_followed_fails_its_row_alone(grammar: str) -> 
     logits = random_logits(2)
     sampler.prepare_masks([0, 1])
 
-    choice = sampler.sample(logits.clone(), [0, 1])
+    choice = sampler.sample(logits.copy(), [0, 1])
 
     assert choice.failed == {1: GRAMMAR_FAILED}
     assert choice.token_ids.tolist() == [8, 0]
     sampler.end([1])
     sampler.begin([state(1, SamplingParams(grammar="4 5"))])
-    assert sampler.sample(logits[1:].clone(), [1]).token_ids.tolist() == [4]
+    assert sampler.sample(logits[1:].copy(), [1]).token_ids.tolist() == [4]
 
 
 def test_an_engine_without_grammars_fails_only_who_has_one() -> None:
@@ -274,7 +274,7 @@ def test_a_row_begins_anew() -> None:
 
     choice = sampler.sample(random_logits(1), [0])
 
-    assert choice.token_ids.tolist() == random_logits(1).argmax(dim=-1).tolist()
+    assert choice.token_ids.tolist() == random_logits(1).argmax(axis=-1).tolist()
 
 
 def decode(choice: Choice, entry: int = 0) -> tuple[list[int], list[float]]:
@@ -285,7 +285,7 @@ def decode(choice: Choice, entry: int = 0) -> tuple[list[int], list[float]]:
 @pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(do_sample=True, seed=4)])
 def test_top_tokens_are_the_most_likely_ones(params: SamplingParams) -> None:
     logits = random_logits(1)[0]
-    expected = torch.log_softmax(logits, dim=-1).topk(4)
+    expected = torch.log_softmax(torch.from_numpy(logits), dim=-1).topk(4)
 
     choice = sample_one(params, logits, top=4)
 
@@ -297,7 +297,7 @@ def test_top_tokens_are_the_most_likely_ones(params: SamplingParams) -> None:
 
 
 def test_top_tokens_include_ties_and_never_removed_tokens() -> None:
-    tied = top_tokens(torch.tensor([1.0, 3.0, 1.0, 0.0, 1.0]), 2, token_id=1, logprob=-0.5)
+    tied = top_tokens(np.array([1.0, 3.0, 1.0, 0.0, 1.0], np.float32), 2, token_id=1, logprob=-0.5)
     cut = sample_one(SamplingParams(do_sample=True, top_k=2), random_logits(1)[0], top=5)
 
     assert np.frombuffer(tied.token_ids, "<i4").tolist() == [1, 0, 2, 4]

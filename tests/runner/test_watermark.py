@@ -9,8 +9,7 @@ import pytest
 import torch
 import transformers
 
-from tgi.runner import logits
-from tgi.runner.watermark import detect
+from tgi.runner.watermark import detect, green_tokens, seed_after
 
 SETTINGS = [(300, 0.5), (1003, 0.25), (5000, 0.1)]
 
@@ -30,7 +29,17 @@ def test_green_tokens_are_those_of_transformers(vocab: int, gamma: float) -> Non
     for previous in (0, 1, 7, 299):
         expected = torch.zeros(vocab, dtype=torch.bool)
         expected[processor._get_greenlist_ids(torch.tensor([5, previous]))] = True
-        assert torch.equal(logits.green_tokens(previous, vocab, gamma), expected)
+        assert torch.equal(torch.from_numpy(green_tokens(previous, vocab, gamma).copy()), expected)
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 7, 1003, 49152, 151936])
+@pytest.mark.parametrize("gamma", [0.001, 0.25, 0.5, 0.999])
+def test_green_tokens_are_the_first_of_a_permutation_by_torch(vocab: int, gamma: float) -> None:
+    for previous in (0, 1, 283, 284, vocab - 1):  # the seed of 284 no longer fits into 32 bits
+        generator = torch.Generator().manual_seed(seed_after(previous))
+        expected = torch.randperm(vocab, generator=generator)[: int(vocab * gamma)]
+
+        assert np.flatnonzero(green_tokens(previous, vocab, gamma)).tolist() == expected.sort().values.tolist()
 
 
 @pytest.mark.parametrize(("vocab", "gamma"), SETTINGS)
@@ -51,8 +60,8 @@ def test_a_text_of_green_tokens_is_found_and_one_of_red_tokens_is_not() -> None:
     generator = np.random.default_rng(0)
     green, red = [7], [7]
     for _ in range(60):
-        green.append(int(generator.choice(np.flatnonzero(logits.green_tokens(green[-1], 1003, 0.5).numpy()))))
-        red.append(int(generator.choice(np.flatnonzero(~logits.green_tokens(red[-1], 1003, 0.5).numpy()))))
+        green.append(int(generator.choice(np.flatnonzero(green_tokens(green[-1], 1003, 0.5)))))
+        red.append(int(generator.choice(np.flatnonzero(~green_tokens(red[-1], 1003, 0.5)))))
 
     assert detect(green, vocab_size=1003, gamma=0.5).num_green == 60
     assert detect(green, vocab_size=1003, gamma=0.5).z_score > 7

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
-from tgi.runner.logits import unpack_bits
+from tgi.runner.logits import Bool, unpack_bits
 from tgi.runner.plan import Int32, RowState
 
 
@@ -45,7 +44,7 @@ class RowGrammar:
         if token_id not in self._stop_ids:
             self._unread.append(token_id)
 
-    def allowed(self) -> Tensor:
+    def allowed(self) -> Bool:
         """What may come next: [1, vocab] bool. When the grammar is complete, only stop ids may.
 
         Raises: whatever the matcher raises; the row then fails, and nothing else.

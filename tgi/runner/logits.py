@@ -1,77 +1,76 @@
 """Logits processors: each changes rows of scores by parameters of each row, and no row's result depends on another's.
 
 Results are those of transformers' processors and warpers of the same name, row by row; where two tokens tie at the
-edge of `top_p`, both stay, for a sort must not choose between them. To keep rows independent to the last bit, only two
-kinds of operations are used: those that round each element exactly (so vector width cannot matter), and torch's
-softmax and running sums, which walk each row from its own start.
+edge of `top_p`, both stay, for a sort must not choose between them. Rows are independent to the last bit because what
+adds numbers up, or looks for the highest, is given one row at a time, which also fits into the processor's cache.
 
-Shapes everywhere: scores [rows, vocab] float32, changed in place and returned; parameters [rows].
+Shapes everywhere: scores [rows, vocab] float32, C-contiguous, changed in place and returned; parameters [rows]. A row
+that is no distribution (a NaN, +inf, or nothing but -inf) comes out as one.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from tgi.runner.plan import Int32
-from tgi.runner.watermark import seed_after
+from tgi.runner.plan import Float32, Int32, Int64
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
 
 REMOVED = float("-inf")
-NEAREST = 512  # tokens `typical_p` looks at before it sorts the vocabulary
+LOWEST = float(np.finfo(np.float32).min)  # what is below was removed
+NEAREST = 512  # tokens that `top_p` and `typical_p` look at before they sort the vocabulary
+UNHEARD_OF = 200.0  # a surprise whose probability is zero in float32
+COLUMNS = 1024  # in which `reached` looks for the highest scores
 
 
-def repetition_penalty(scores: Tensor, seen: Tensor, penalties: Tensor) -> Tensor:
+def repetition_penalty(scores: Float32, seen: Bool, penalties: Float32) -> Float32:
     """Divide positive scores of seen tokens by the penalty, multiply negative ones. `seen`: [rows, vocab] bool.
 
     Source: CTRL (Keskar et al., 2019), as transformers' `RepetitionPenaltyLogitsProcessor`.
     """
-    penalty = penalties[:, None]
-    penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
-    return scores.copy_(torch.where(seen, penalised, scores))
+    for row, of_row, penalty in zip(scores, seen, penalties, strict=True):
+        ids = np.flatnonzero(of_row)
+        values = row[ids]
+        row[ids] = np.where(values < 0, values * penalty, values / penalty)
+    return scores
 
 
-def frequency_penalty(scores: Tensor, counts: Tensor, penalties: Tensor) -> Tensor:
+def frequency_penalty(scores: Float32, counts: Float32, penalties: Float32) -> Float32:
     """Subtract the penalty once for each time a token was generated. `counts`: [rows, vocab] float32."""
-    return scores.sub_(counts * penalties[:, None])
+    scores -= counts * penalties[:, None]
+    return scores
 
 
-def presence_penalty(scores: Tensor, counts: Tensor, penalties: Tensor) -> Tensor:
+def presence_penalty(scores: Float32, counts: Float32, penalties: Float32) -> Float32:
     """Subtract the penalty from every token that was generated. `counts`: [rows, vocab] float32."""
-    return scores.sub_((counts > 0) * penalties[:, None])
+    scores -= (counts > 0) * penalties[:, None]
+    return scores
 
 
-def logit_bias(scores: Tensor, biases: Sequence[Mapping[int, float]]) -> Tensor:
+def logit_bias(scores: Float32, biases: Sequence[Mapping[int, float]]) -> Float32:
     """Add to the scores of single tokens. Ids outside the vocabulary mean nothing, and change nothing."""
     vocab = scores.shape[-1]
     for row, bias in zip(scores, biases, strict=True):
         known = {token_id: value for token_id, value in bias.items() if 0 <= token_id < vocab}
-        ids = torch.tensor(list(known), dtype=torch.int64)
-        row[ids] += torch.tensor(list(known.values()), dtype=torch.float32)
+        row[np.array(list(known), np.int64)] += np.array(list(known.values()), np.float32)
     return scores
 
 
-def watermark(scores: Tensor, green: Tensor, deltas: Tensor) -> Tensor:
-    """Favour green tokens. `green`: [rows, vocab] bool, from `green_tokens`.
+def watermark(scores: Float32, green: Bool, deltas: Float32) -> Float32:
+    """Favour green tokens. `green`: [rows, vocab] bool, from `tgi.runner.watermark.green_tokens`.
 
     Source: Kirchenbauer et al., 2023, algorithm 2, as TGI's and transformers' `WatermarkLogitsProcessor`.
     """
-    return scores.add_(green * deltas[:, None])
+    scores += green * deltas[:, None]
+    return scores
 
 
-@functools.lru_cache(maxsize=64)
-def green_tokens(previous: int, vocab: int, gamma: float) -> Tensor:
-    """Which tokens are green after a token: [vocab] bool, not to be changed. See `tgi.runner.watermark`."""
-    generator = torch.Generator().manual_seed(seed_after(previous))
-    green = torch.zeros(vocab, dtype=torch.bool)
-    green[torch.randperm(vocab, generator=generator)[: int(vocab * gamma)]] = True
-    return green
-
-
-def no_repeat_ngram(scores: Tensor, histories: Sequence[Int32], sizes: Sequence[int]) -> Tensor:
+def no_repeat_ngram(scores: Float32, histories: Sequence[Int32], sizes: Sequence[int]) -> Float32:
     """Remove the tokens that would complete a run of `size` tokens that the history already holds.
 
     Source: fairseq, as transformers' `NoRepeatNGramLogitsProcessor`. Shapes: one history, [tokens] ids, a row.
@@ -85,8 +84,8 @@ def no_repeat_ngram(scores: Tensor, histories: Sequence[Int32], sizes: Sequence[
             ends = ends[history[ends - back] == history[-back]]
             if not len(ends):
                 break
-        completing = history[ends].astype(np.int64)
-        row[torch.from_numpy(completing[completing < vocab])] = REMOVED
+        completing = history[ends]
+        row[completing[completing < vocab]] = REMOVED
     return scores
 
 
@@ -109,106 +108,148 @@ class BadWords:
         return found
 
 
-def bad_words(scores: Tensor, histories: Sequence[Int32], words: Sequence[BadWords]) -> Tensor:
+def bad_words(scores: Float32, histories: Sequence[Int32], words: Sequence[BadWords]) -> Float32:
     """Remove the tokens that would complete a bad word.
 
     As transformers' `NoBadWordsLogitsProcessor`. Shapes: one history, [tokens] ids, a row.
     """
     for row, history, of_row in zip(scores, histories, words, strict=True):
-        row[torch.tensor(of_row.completing(history), dtype=torch.int64)] = REMOVED
+        row[np.array(of_row.completing(history), np.int64)] = REMOVED
     return scores
 
 
-def only(scores: Tensor, allowed: Tensor) -> Tensor:
+def only(scores: Float32, allowed: Bool) -> Float32:
     """Remove everything that is not allowed. `allowed`: [rows, vocab] bool."""
-    return scores.masked_fill_(~allowed, REMOVED)
+    _remove(scores, ~allowed)
+    return scores
 
 
-def unpack_bits(bitmask: Int32, vocab: int) -> Tensor:
+def unpack_bits(bitmask: Int32, vocab: int) -> Bool:
     """What a grammar allows, as `only` takes it: bit t % 32 of word t // 32 stands for token t.
 
     Shapes: bitmask [rows, ceil(vocab / 32)] int32; returns [rows, vocab] bool.
     """
-    return torch.from_numpy(
-        np.unpackbits(bitmask.view(np.uint8), axis=-1, count=vocab, bitorder="little").view(np.bool_)
-    )
+    return np.unpackbits(bitmask.view(np.uint8), axis=-1, count=vocab, bitorder="little").view(np.bool_)
 
 
-def withhold(scores: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
+def withhold(scores: Float32, ids: Sequence[Sequence[int]]) -> Float32:
     """Remove tokens from each row, unless that would leave it nothing: ending is better than failing.
 
     As transformers' `MinNewTokensLengthLogitsProcessor`, but for its rows that have nothing left.
     """
     for row, of_row in zip(scores, ids, strict=True):
-        index = torch.tensor(of_row, dtype=torch.int64)
+        index = np.array(of_row, np.int64)
         before = row[index]
         row[index] = REMOVED
-        if float(row.amax()) == REMOVED:
+        if row.max() == REMOVED:
             row[index] = before
     return scores
 
 
-def temperature(scores: Tensor, temperatures: Tensor) -> Tensor:
+def temperature(scores: Float32, temperatures: Float32) -> Float32:
     """Divide by the temperature, which is positive: above 1 flattens, below 1 sharpens."""
-    return scores.div_(temperatures[:, None])
-
-
-def top_k(scores: Tensor, counts: Tensor) -> Tensor:
-    """Keep the `counts` (int64) highest scores of each row, and those that tie with the last of them."""
-    counts = counts.clamp(max=scores.shape[-1])
-    highest = torch.topk(scores, int(counts.max()), dim=-1).values
-    return scores.masked_fill_(scores < highest.gather(-1, counts[:, None] - 1), REMOVED)
-
-
-def top_p(scores: Tensor, masses: Tensor) -> Tensor:
-    """Keep the fewest most likely tokens that reach the mass together (at least one). Source: Holtzman et al., 2019."""
-    vocab = scores.shape[-1]
-    probabilities = torch.softmax(scores, dim=-1)
-    for row, likely, mass in zip(scores, probabilities, masses.tolist(), strict=True):
-        # Tokens below this cannot be among the kept: all of them together weigh less than 1 - mass. So a few hundred
-        # candidates are sorted instead of the vocabulary.
-        candidates = torch.from_numpy(np.flatnonzero(likely.numpy() >= (1 - mass) / vocab))
-        if len(candidates) == 0:
-            continue  # NaN: the sampler reports the row
-        weights = likely[candidates].sort(descending=True).values.double()
-        kept = int(((weights.cumsum(0) - weights) < mass).sum())
-        edge = row[candidates].sort(descending=True).values[max(kept, 1) - 1]
-        row.masked_fill_(row < edge, REMOVED)
+    scores /= temperatures[:, None]
     return scores
 
 
-def min_p(scores: Tensor, shares: Tensor) -> Tensor:
+def top_k(scores: Float32, counts: Int64) -> Float32:
+    """Keep the `counts` highest scores of each row, and those that tie with the last of them."""
+    for row, count in zip(scores, counts.tolist(), strict=True):
+        highest = row[row >= reached(row, count)]
+        if len(highest) >= count:  # else fewer than that are left in the row
+            _remove(row, row < np.partition(highest, -count)[-count])
+    return scores
+
+
+def top_p(scores: Float32, masses: Float64) -> Float32:
+    """Keep the fewest most likely tokens that reach the mass together (at least one). Source: Holtzman et al., 2019."""
+    vocab = scores.shape[-1]
+    for row, mass in zip(scores, masses.tolist(), strict=True):
+        likely = weights(row)
+        if likely is None:
+            continue
+        total = float(likely.sum())
+        highest, sums = _descending(row[row >= reached(row, NEAREST)], total)
+        if sums[-1] < mass:
+            # Tokens below this cannot be among the kept: all of them together weigh less than 1 - mass.
+            highest, sums = _descending(row[likely >= np.float32((1 - mass) / vocab * total)], total)
+        kept = 1 + int((sums[:-1] < mass).sum())  # a token is kept whose predecessors do not reach the mass
+        _remove(row, row < highest[kept - 1])
+    return scores
+
+
+def _descending(highest: Float32, total: float) -> tuple[Float32, Float64]:
+    """The scores from the highest on, and the running sum of what they weigh in float64."""
+    ordered = np.sort(highest)[::-1]
+    return ordered, np.cumsum(np.exp(ordered - ordered[0]).astype(np.float64) / total)
+
+
+def min_p(scores: Float32, shares: Float32) -> Float32:
     """Drop tokens less likely than this share of the most likely one. Source: Nguyen et al., 2024."""
-    probabilities = torch.softmax(scores, dim=-1)
-    highest = probabilities.amax(dim=-1, keepdim=True)
-    return scores.masked_fill_(probabilities < shares[:, None] * highest, REMOVED)
+    for row, share in zip(scores, shares, strict=True):
+        likely = weights(row)
+        if likely is not None:
+            _remove(row, likely < share)  # the most likely one weighs 1
+    return scores
 
 
-def typical_p(scores: Tensor, masses: Tensor) -> Tensor:
+def typical_p(scores: Float32, masses: Float64) -> Float32:
     """Keep the tokens whose surprise is nearest the expected one, up to the mass. Source: Meister et al., 2022."""
-    logprobs = torch.log_softmax(scores, dim=-1)
-    probabilities = torch.softmax(scores, dim=-1)
-    # A removed token has 0 * -inf = NaN here, and contributes nothing.
-    contributions = (logprobs * probabilities).nan_to_num_(0.0)
-    entropy = -contributions.cumsum(dim=-1, dtype=torch.float64)[:, -1:].float()
-    distances = (-logprobs - entropy).abs()
-    # The nearest tokens seldom number more than a few hundred; only a row that needs more is sorted as a whole.
-    nearest, order = torch.topk(distances, min(NEAREST, scores.shape[-1]), largest=False, sorted=True)
-    below = _below(probabilities, order, masses)
-    if bool(below[:, -1].any()) and scores.shape[-1] > NEAREST:
-        nearest, order = distances.sort(dim=-1)
-        below = _below(probabilities, order, masses)
-    last = below.sum(dim=-1, keepdim=True).clamp_(max=nearest.shape[-1] - 1)
-    return scores.masked_fill_(distances > nearest.gather(-1, last), REMOVED)
+    for row, mass in zip(scores, masses.tolist(), strict=True):
+        likely = weights(row)
+        if likely is None:
+            continue
+        total = likely.sum()
+        surprises = np.log(total) - (row - row.max())
+        likely /= total
+        # A removed token has an infinite surprise and no weight, and contributes nothing.
+        entropy = (np.minimum(surprises, np.float32(UNHEARD_OF)) * likely).sum()
+        distances = np.abs(surprises - entropy)
+        for count in (NEAREST, 8 * NEAREST, len(row)):
+            ids = np.flatnonzero(distances <= -reached(-distances, count)) if count < len(row) else np.arange(len(row))
+            order = ids[np.argsort(distances[ids], kind="stable")]
+            sums = np.cumsum(likely[order].astype(np.float64))
+            if sums[-1] >= mass:
+                break
+        last = min(int((sums < mass).sum()), len(order) - 1)
+        _remove(row, distances > distances[order[last]])
+    return scores
 
 
-def _below(probabilities: Tensor, order: Tensor, masses: Tensor) -> Tensor:
-    """Where the tokens so far, in this order, still weigh less than the mass: [rows, tokens] bool."""
-    return probabilities.gather(-1, order).cumsum(dim=-1, dtype=torch.float64) < masses[:, None]
+def _remove(scores: Float32, gone: Bool) -> None:
+    """Remove tokens; shapes are the same."""
+    # The lesser of a score and +-inf: unlike an assignment where a mask says so, no branch that has to be guessed.
+    np.minimum(scores, (np.float32(0.5) - gone) * np.float32(math.inf), out=scores)
 
 
-def logprobs_of(scores: Tensor, token_ids: Tensor) -> Tensor:
-    """Natural log-probability of one token of each row: token_ids [rows] int64 -> [rows]."""
-    # Shifted first: the logarithm of the sum is then small, and keeps its digits when it is subtracted.
-    shifted = scores - scores.amax(dim=-1, keepdim=True)
-    return torch.log_softmax(shifted, dim=-1).gather(-1, token_ids[:, None])[:, 0]
+def reached(row: Float32, count: int) -> float:
+    """A score that at least `count` tokens of a row reach, and few more do, where as many are left; above -inf."""
+    columns = max(COLUMNS, 2 * count)
+    if len(row) >= 2 * columns:
+        # The highest of each column are so many tokens: what `count` of them reach, `count` tokens reach.
+        row = row[: len(row) // columns * columns].reshape(-1, columns).max(axis=0)
+    # Sorted, not partitioned: that takes many times longer where most are equal, that is, removed.
+    return max(float(np.sort(row)[-min(count, len(row))]), LOWEST)
+
+
+def weights(row: Float32) -> Float32 | None:
+    """A row's softmax before it is divided by its sum, the highest being 1; None where it is no distribution.
+
+    Shapes: row [vocab]; returns [vocab].
+    """
+    highest = row.max()
+    if not np.isfinite(highest):
+        return None
+    shifted: Float32 = row - highest
+    return np.exp(shifted, out=shifted)
+
+
+def logprobs_of(scores: Float32, token_ids: Int32) -> Float32:
+    """Natural log-probability of one token of each row: token_ids [rows] -> [rows]; NaN in no distribution."""
+    logprobs = np.full(len(scores), np.nan, np.float32)
+    for entry, (row, token_id) in enumerate(zip(scores, token_ids.tolist(), strict=True)):
+        likely = weights(row)
+        if likely is not None:
+            # Shifted as the weights are: the logarithm of the sum is then small, and keeps its digits.
+            logprobs[entry] = float(row[token_id] - row.max()) - math.log(float(likely.sum()))
+    return logprobs

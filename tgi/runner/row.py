@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tgi.runner import logits as processors
 from tgi.runner.grammar import GrammarFactory, RowGrammar
-from tgi.runner.plan import Int32, RowState
+from tgi.runner.logits import Bool
+from tgi.runner.plan import Float32, Int32, Int64, RowState
+from tgi.runner.watermark import green_tokens
 from tgi.sampling import SamplingParams
 
 
@@ -47,14 +47,14 @@ class SamplingRow:
     length: int  # tokens of prompt and output so far: the position of the next one
     free_from: int  # from this position on nothing is withheld
     withheld: tuple[int, ...]
-    seen: Tensor | None = None  # [vocab] bool, prompt and output tokens, for a repetition penalty
-    counts: Tensor | None = None  # [vocab] float32, output tokens, for frequency and presence penalties
+    seen: Bool | None = None  # [vocab] bool, prompt and output tokens, for a repetition penalty
+    counts: Float32 | None = None  # [vocab] float32, output tokens, for frequency and presence penalties
     history: History | None = None  # for a watermark, no_repeat_ngram_size and bad words
     bad_words: processors.BadWords | None = None
-    allowed: Tensor | None = None  # [vocab] bool
+    allowed: Bool | None = None  # [vocab] bool
     grammar: RowGrammar | None = None
-    steps: tuple[Callable[[Tensor, SamplingRow], object], ...] = ()  # of `_ADJUSTING`, those the request asks for
-    last_steps: tuple[Callable[[Tensor, SamplingRow], object], ...] = ()  # of `_RESHAPING`
+    steps: tuple[Callable[[Float32, SamplingRow], object], ...] = ()  # of `_ADJUSTING`, those the request asks for
+    last_steps: tuple[Callable[[Float32, SamplingRow], object], ...] = ()  # of `_RESHAPING`
 
     @classmethod
     def build(cls, state: RowState, vocab_size: int, grammars: GrammarFactory | None) -> SamplingRow:
@@ -70,7 +70,7 @@ class SamplingRow:
             row.seen = _marked(vocab_size, _known(state.prompt_ids, vocab_size))
             row.seen[outputs] = True
         if params.frequency_penalty or params.presence_penalty:
-            row.counts = torch.bincount(outputs, minlength=vocab_size).float()
+            row.counts = np.bincount(outputs, minlength=vocab_size).astype(np.float32)
         if params.watermark_gamma or params.no_repeat_ngram_size or params.bad_words:
             row.history = History(state)
         if params.bad_words:
@@ -94,7 +94,7 @@ class SamplingRow:
         params = self.params
         return bool(params.no_repeat_ngram_size or params.bad_words or params.allowed_token_ids or params.grammar)
 
-    def process(self, scores: Tensor, allowed: Tensor | None = None) -> None:
+    def process(self, scores: Float32, allowed: Bool | None = None) -> None:
         """Apply the request's processors. Shapes: scores [1, vocab], changed; `allowed` by its grammar [1, vocab]."""
         for apply in self.steps:
             apply(scores, self)
@@ -120,55 +120,55 @@ class SamplingRow:
             self.grammar.append(token_id)
 
 
-def _known(token_ids: Int32 | Iterable[int], vocab_size: int) -> Tensor:
+def _known(token_ids: Int32 | Iterable[int], vocab_size: int) -> Int64:
     """Ids that have a logit: an embedding may know more tokens than the head scores."""
     ids = np.asarray(token_ids, dtype=np.int64)
-    return torch.from_numpy(ids[(ids >= 0) & (ids < vocab_size)])
+    return ids[(ids >= 0) & (ids < vocab_size)]
 
 
-def _marked(vocab_size: int, ids: Tensor) -> Tensor:
-    marks = torch.zeros(vocab_size, dtype=torch.bool)
+def _marked(vocab_size: int, ids: Int64) -> Bool:
+    marks = np.zeros(vocab_size, np.bool_)
     marks[ids] = True
     return marks
 
 
-def _one(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor([value], dtype=dtype)
+def _one(value: float) -> Float32:
+    return np.array([value], np.float32)
 
 
-def _watermark(scores: Tensor, row: SamplingRow) -> None:
+def _watermark(scores: Float32, row: SamplingRow) -> None:
     if row.history is not None:
         previous, gamma = int(row.history.ids[-1]), row.params.watermark_gamma
-        green = processors.green_tokens(previous, scores.shape[-1], gamma)
+        green = green_tokens(previous, scores.shape[-1], gamma)
         processors.watermark(scores, green[None], _one(row.params.watermark_delta))
 
 
-def _repetition_penalty(scores: Tensor, row: SamplingRow) -> None:
+def _repetition_penalty(scores: Float32, row: SamplingRow) -> None:
     if row.seen is not None:
         processors.repetition_penalty(scores, row.seen[None], _one(row.params.repetition_penalty))
 
 
-def _frequency_penalty(scores: Tensor, row: SamplingRow) -> None:
+def _frequency_penalty(scores: Float32, row: SamplingRow) -> None:
     if row.counts is not None:
         processors.frequency_penalty(scores, row.counts[None], _one(row.params.frequency_penalty))
 
 
-def _presence_penalty(scores: Tensor, row: SamplingRow) -> None:
+def _presence_penalty(scores: Float32, row: SamplingRow) -> None:
     if row.counts is not None:
         processors.presence_penalty(scores, row.counts[None], _one(row.params.presence_penalty))
 
 
-def _no_repeat_ngram(scores: Tensor, row: SamplingRow) -> None:
+def _no_repeat_ngram(scores: Float32, row: SamplingRow) -> None:
     if row.history is not None:
         processors.no_repeat_ngram(scores, [row.history.ids], [row.params.no_repeat_ngram_size])
 
 
-def _bad_words(scores: Tensor, row: SamplingRow) -> None:
+def _bad_words(scores: Float32, row: SamplingRow) -> None:
     if row.history is not None and row.bad_words is not None:
         processors.bad_words(scores, [row.history.ids], [row.bad_words])
 
 
-_Step = tuple[Callable[[SamplingParams], bool], Callable[[Tensor, SamplingRow], object]]
+_Step = tuple[Callable[[SamplingParams], bool], Callable[[Float32, SamplingRow], object]]
 
 # In TGI's order: watermark, penalties and bias first, then what rules tokens out, then what reshapes the distribution,
 # then what cuts it.
@@ -191,15 +191,15 @@ _RESHAPING: tuple[_Step, ...] = (
     ),
     (
         lambda params: params.top_k > 0,
-        lambda scores, row: processors.top_k(scores, _one(row.params.top_k, torch.int64)),
+        lambda scores, row: processors.top_k(scores, np.array([row.params.top_k], np.int64)),
     ),
     (
         lambda params: params.top_p < 1.0,
-        lambda scores, row: processors.top_p(scores, _one(row.params.top_p, torch.float64)),
+        lambda scores, row: processors.top_p(scores, np.array([row.params.top_p], np.float64)),
     ),
     (lambda params: params.min_p > 0.0, lambda scores, row: processors.min_p(scores, _one(row.params.min_p))),
     (
         lambda params: params.typical_p < 1.0,
-        lambda scores, row: processors.typical_p(scores, _one(row.params.typical_p, torch.float64)),
+        lambda scores, row: processors.typical_p(scores, np.array([row.params.typical_p], np.float64)),
     ),
 )

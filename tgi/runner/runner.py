@@ -160,9 +160,9 @@ class ModelRunner:
             )
             middle = time.perf_counter()
             if sampled:
-                choice = self._sampler.sample(logits, rows)
+                choice = self._sampler.sample(logits.numpy(), rows)
             else:
-                choice = self._sampler.score(logits, rows, plan.targets[entries])
+                choice = self._sampler.score(logits.numpy(), rows, plan.targets[entries])
             parts.append((entries, choice))
             forward_s += middle - start
             sample_s += time.perf_counter() - middle

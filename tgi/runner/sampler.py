@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tgi import kernels
 from tgi.runner import logits as processors
 from tgi.runner.grammar import GrammarFactory
+from tgi.runner.logits import Bool
 from tgi.runner.noise import uniform
 from tgi.runner.plan import NOT_NUMBERS, Float32, Int32, RowState
 from tgi.runner.row import SamplingRow
@@ -28,6 +28,7 @@ log = logging.getLogger("tgi.runner.sampler")
 NOTHING_LEFT = "the request's constraints leave no token to choose"
 GRAMMAR_FAILED = "the grammar could not be followed"
 MASK_THREADS = 4
+STRETCH = 128  # tokens whose probabilities `draw` adds up at once
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Sampler:
         self._rows: dict[int, SamplingRow] = {}
         self._asking: set[int] = set()  # rows that want more than the most likely token
         self._threads = ThreadPoolExecutor(MASK_THREADS, thread_name_prefix="grammar")  # started when first used
-        self._masks: dict[int, Future[Tensor]] = {}
+        self._masks: dict[int, Future[Bool]] = {}
 
     def begin(self, states: Iterable[RowState]) -> None:
         """Build the state of requests that take a row."""
@@ -72,7 +73,8 @@ class Sampler:
             if grammar is not None and row not in self._masks:
                 self._masks[row] = self._threads.submit(grammar.allowed)
 
-    def sample(self, logits: Tensor, rows: Sequence[int]) -> Choice:
+    @np.errstate(all="ignore")  # infinities are met on purpose, and NaN is reported by row
+    def sample(self, logits: Float32, rows: Sequence[int]) -> Choice:
         """Choose the next token of each row, and take it into account.
 
         A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing; so is
@@ -97,27 +99,27 @@ class Sampler:
                 choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], float(noise[entry]))
         greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
         if greedy:
-            token_ids, logprobs = kernels.greedy(logits if len(greedy) == len(states) else logits[greedy])
-            choice.token_ids[greedy], choice.logprobs[greedy] = token_ids.numpy(), logprobs.numpy()
+            chosen = _greedy(logits if len(greedy) == len(states) else logits[greedy])
+            choice.token_ids[greedy], choice.logprobs[greedy] = chosen
         self._take(logits, states, choice)
         return choice
 
     @staticmethod
-    def _most_likely(logits: Tensor) -> Choice:
+    def _most_likely(logits: Float32) -> Choice:
         """The choice of rows that want nothing else, and so remember nothing of it."""
-        token_ids, logprobs = kernels.greedy(logits)
-        choice = Choice(token_ids.numpy(), logprobs.numpy())
+        choice = Choice(*_greedy(logits))
         for entry, logprob in enumerate(choice.logprobs.tolist()):
             if math.isnan(logprob):
                 choice.token_ids[entry], choice.failed[entry] = 0, NOT_NUMBERS
         return choice
 
-    def score(self, logits: Tensor, rows: Sequence[int], token_ids: Int32) -> Choice:
+    @np.errstate(all="ignore")
+    def score(self, logits: Float32, rows: Sequence[int], token_ids: Int32) -> Choice:
         """Report what the model thinks of tokens that are given: those of prompts. Nothing is processed or remembered.
 
         Shapes: logits [entries, vocab] float32; rows, token_ids [entries].
         """
-        logprobs = processors.logprobs_of(logits, torch.from_numpy(token_ids.astype(np.int64))).numpy()
+        logprobs = processors.logprobs_of(logits, token_ids)
         choice = Choice(token_ids, logprobs)
         for entry, row in enumerate(rows):
             count, token_id, logprob = self._rows[row].top_tokens, int(token_ids[entry]), float(logprobs[entry])
@@ -127,7 +129,7 @@ class Sampler:
                 choice.top[entry] = top_tokens(logits[entry], count, token_id, logprob)
         return choice
 
-    def _allowed(self, row: int, entry: int, choice: Choice) -> Tensor | None:
+    def _allowed(self, row: int, entry: int, choice: Choice) -> Bool | None:
         """What the row's grammar allows; None, and the entry in `choice.failed`, when it cannot tell."""
         try:
             return self._masks.pop(row).result()
@@ -137,7 +139,7 @@ class Sampler:
             return None
 
     @staticmethod
-    def _take(scores: Tensor, states: list[SamplingRow], choice: Choice) -> None:
+    def _take(scores: Float32, states: list[SamplingRow], choice: Choice) -> None:
         """Report rows without a choice, and the most likely tokens of the others; remember what was chosen."""
         for entry, state in enumerate(states):
             token_id, logprob = int(choice.token_ids[entry]), float(choice.logprobs[entry])
@@ -152,30 +154,47 @@ class Sampler:
             state.append(token_id)
 
 
-def draw(scores: Tensor, noise: float) -> tuple[int, float]:
+def _greedy(logits: Float32) -> tuple[Int32, Float32]:
+    """`kernels.greedy` of arrays."""
+    token_ids, logprobs = kernels.greedy(torch.from_numpy(logits))
+    return token_ids.numpy(), logprobs.numpy()
+
+
+def draw(scores: Float32, noise: float) -> tuple[int, float]:
     """The token where the running sum of probabilities, in token order, first exceeds the noise; its log-probability.
 
     A token of probability zero adds nothing to the sum, so it is never the first. The log-probability is NaN when the
     scores are no distribution. Shapes: scores [vocab]; `noise` in [0, 1).
     """
-    probabilities = torch.softmax(scores, dim=-1)
-    sums = probabilities.cumsum(dim=-1, dtype=torch.float64).numpy()
-    total = float(sums[-1])
-    if not total > 0:
+    likely = processors.weights(scores)
+    if likely is None:
         return 0, math.nan
-    token_id = int(np.searchsorted(sums, noise * total, side="right"))
-    return token_id, math.log(float(probabilities[token_id]) / total)
+    # Summed up by stretches, then within the one where the noise falls.
+    starts = np.arange(0, len(likely), STRETCH)
+    sums = np.cumsum(np.add.reduceat(likely, starts, dtype=np.float64))
+    total = float(sums[-1])
+    target = noise * total
+    stretch = int(np.searchsorted(sums, target, side="right"))
+    start = int(starts[stretch])
+    before = float(sums[stretch - 1]) if stretch else 0.0
+    inside = np.cumsum(np.concatenate(([before], likely[start : start + STRETCH])))[1:]
+    offset = int(np.searchsorted(inside, target, side="right"))
+    if offset == len(inside):  # added up in another order, the last bit may differ: its last likely token, then
+        offset = int(np.flatnonzero(likely[start : start + STRETCH])[-1])
+    token_id = start + offset
+    return token_id, math.log(float(likely[token_id]) / total)
 
 
-def top_tokens(scores: Tensor, count: int, token_id: int, logprob: float) -> TopTokens:
+def top_tokens(scores: Float32, count: int, token_id: int, logprob: float) -> TopTokens:
     """The `count` most likely tokens, and those that tie with the last, as TGI reports them; removed ones never.
 
     Log-probabilities follow from the chosen token's, so that it has the same one in both places.
     Shapes: scores [vocab].
     """
-    edge = torch.topk(scores, min(count, scores.shape[-1])).values[-1]
-    ids = torch.nonzero((scores >= edge) & (scores > processors.REMOVED)).view(-1)
-    values = scores[ids].double().numpy()
-    order = np.lexsort((ids.numpy(), -values))
+    ids = np.flatnonzero(scores >= processors.reached(scores, count))
+    values = scores[ids].astype(np.float64)
+    order = np.lexsort((ids, -values))
+    if len(order) > count:
+        order = order[: int(np.searchsorted(-values[order], -values[order[count - 1]], side="right"))]
     logprobs = logprob + (values[order] - float(scores[token_id]))
-    return TopTokens(ids.numpy()[order].astype("<i4").tobytes(), logprobs.astype("<f4").tobytes())
+    return TopTokens(ids[order].astype("<i4").tobytes(), logprobs.astype("<f4").tobytes())

@@ -4,12 +4,13 @@ The token before a position seeds a shuffle of the vocabulary, whose first `gamm
 favours green tokens; a text that holds too many of them was generated. Scheme and key are those of TGI, and those of
 transformers' `WatermarkingConfig(seeding_scheme="lefthash")`, whose `WatermarkDetector` agrees with `detect`.
 
-The shuffle is torch's: Fisher-Yates over the Mersenne Twister. Here it is written out with numpy, because detection
-runs where torch is not loaded, and asks for single tokens instead of whole lists (those are `logits.green_tokens`).
+The shuffle is torch's: Fisher-Yates over the Mersenne Twister. Here it is written out with numpy, for torch is not
+loaded where texts are generated, nor where they are checked.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -50,32 +51,36 @@ def detect(token_ids: Sequence[int], *, vocab_size: int, gamma: float) -> Detect
     if not pairs:
         raise ValueError("a text of one token has no watermark")
     num_green = 0
-    before, targets = -1, np.empty(0, np.int64)
-    for previous, token_id in pairs:  # sorted: one shuffle serves all successors of a token
-        if previous != before:
-            before, targets = previous, _targets(previous, vocab_size, gamma)
-        num_green += _is_green(token_id, targets)
+    for previous, token_id in pairs:
+        num_green += token_id < vocab_size and bool(green_tokens(previous, vocab_size, gamma)[token_id])
     expected = gamma * len(pairs)
     z_score = (num_green - expected) / math.sqrt(expected * (1 - gamma))
     return Detection(len(pairs), num_green, z_score, 0.5 * math.erfc(z_score / math.sqrt(2)))
 
 
-def _targets(previous: int, vocab_size: int, gamma: float) -> npt.NDArray[np.int64]:
-    """The shuffle as swaps: place i changes with place targets[i] >= i, for each place of the green list."""
+@functools.lru_cache(maxsize=64)
+def green_tokens(previous: int, vocab_size: int, gamma: float) -> npt.NDArray[np.bool_]:
+    """Which tokens are green after a token: [vocab_size] bool, read-only.
+
+    They are the first `vocab_size * gamma` of `torch.randperm(vocab_size)`, after `torch.manual_seed(seed_after(...))`.
+    """
     size = int(vocab_size * gamma)
-    # Only the low 32 bits of a seed reach torch's generator.
+    swaps = np.arange(size)
+    # Place i changes with place targets[i] >= i. Only the low 32 bits of a seed reach torch's generator.
     twister = np.random.RandomState(seed_after(previous) & 0xFFFFFFFF)
-    places = np.arange(size, dtype=np.int64)
-    return places + twister.randint(0, 2**32, size, dtype=np.uint32).astype(np.int64) % (vocab_size - places)
-
-
-def _is_green(token_id: int, targets: npt.NDArray[np.int64]) -> bool:
-    """Follow one token through the swaps: a place that was filled is never left again."""
-    place, step = token_id, 0
-    while True:
-        caught = np.flatnonzero(targets[step : place + 1] == place)
-        if len(caught):
-            return True
-        if place >= len(targets):
-            return False
-        place, step = int(targets[place]), place + 1
+    distances = twister.randint(0, 2**32, size, dtype=np.uint32) % (vocab_size - swaps).astype(np.uint32)
+    targets = swaps + distances
+    # Which swap was the last to put a token there; where none was, the place holds its own.
+    last = np.full(vocab_size, -1)
+    last[targets] = swaps
+    # The token that swap i puts into targets[i] was at place i, so an earlier swap put it there, or it began there.
+    origins = np.where(last[:size] >= 0, last[:size], swaps)
+    while not np.array_equal(further := origins[origins], origins):
+        origins = further
+    # Red are the tokens that are left behind the first `size` places.
+    red, came = np.arange(size, vocab_size), last[size:]
+    red[came >= 0] = origins[came[came >= 0]]
+    green = np.ones(vocab_size, np.bool_)
+    green[red] = False
+    green.flags.writeable = False
+    return green
