@@ -73,22 +73,20 @@ class Sampler:
             if grammar is not None and row not in self._masks:
                 self._masks[row] = self._threads.submit(grammar.allowed)
 
-    @np.errstate(all="ignore")  # infinities are met on purpose, and NaN is reported by row
     def sample(self, logits: Float32, rows: Sequence[int]) -> Choice:
         """Choose the next token of each row, and take it into account.
 
         A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing; so is
         one whose grammar fails. Shapes: logits [entries, vocab] float32, which may be changed; rows [entries].
         """
-        if self._asking.isdisjoint(rows):
-            return self._most_likely(logits)
+        return self._most_likely(logits) if self._asking.isdisjoint(rows) else self._chosen(logits, rows)
+
+    @np.errstate(all="ignore")  # infinities are met on purpose, and NaN is reported by row
+    def _chosen(self, logits: Float32, rows: Sequence[int]) -> Choice:
+        """The choice of rows of which some want more."""
         states = [self._rows[row] for row in rows]
         choice = Choice(np.zeros(len(rows), dtype=np.int32), np.full(len(rows), np.nan, dtype=np.float32))
-        noise = uniform(
-            [state.params.seed for state in states],
-            [state.params.sequence_index for state in states],
-            [state.length for state in states],
-        )
+        noise = iter(_noise([state for state in states if state.params.do_sample]))
         self.prepare_masks(rows)
         # One row at a time: a row's arrays fit into the processor's cache, and rows cannot reach each other.
         for entry, state in enumerate(states):
@@ -96,7 +94,7 @@ class Sampler:
             allowed = self._allowed(rows[entry], entry, choice) if state.grammar is not None else None
             state.process(scores, allowed)
             if state.params.do_sample:
-                choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], float(noise[entry]))
+                choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], next(noise))
         greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
         if greedy:
             chosen = _greedy(logits if len(greedy) == len(states) else logits[greedy])
@@ -152,6 +150,18 @@ class Sampler:
             if state.top_tokens:
                 choice.top[entry] = top_tokens(scores[entry], state.top_tokens, token_id, logprob)
             state.append(token_id)
+
+
+def _noise(states: Sequence[SamplingRow]) -> list[float]:
+    """What decides the next draw of each row."""
+    if not states:
+        return []
+    noise: list[float] = uniform(
+        [state.params.seed for state in states],
+        [state.params.sequence_index for state in states],
+        [state.length for state in states],
+    ).tolist()
+    return noise
 
 
 def _greedy(logits: Float32) -> tuple[Int32, Float32]:

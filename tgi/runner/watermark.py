@@ -73,13 +73,15 @@ def green_tokens(previous: int, vocab_size: int, gamma: float) -> npt.NDArray[np
     # Which swap was the last to put a token there; where none was, the place holds its own.
     last = np.full(vocab_size, -1)
     last[targets] = swaps
-    # The token that swap i puts into targets[i] was at place i, so an earlier swap put it there, or it began there.
-    origins = np.where(last[:size] >= 0, last[:size], swaps)
-    while not np.array_equal(further := origins[origins], origins):
-        origins = further
-    # Red are the tokens that are left behind the first `size` places.
+    # Red are the tokens that are left behind the first `size` places. The one that swap i puts into targets[i] was at
+    # place i: it began there, or an earlier swap put it there.
     red, came = np.arange(size, vocab_size), last[size:]
-    red[came >= 0] = origins[came[came >= 0]]
+    places = np.flatnonzero(came >= 0)
+    tokens = came[places]
+    while len(places):
+        red[places] = tokens
+        earlier = last[tokens]
+        places, tokens = places[earlier >= 0], earlier[earlier >= 0]
     green = np.ones(vocab_size, np.bool_)
     green[red] = False
     green.flags.writeable = False
