@@ -236,7 +236,7 @@ def test_activations_follow_torch(ops: ModuleType, activation: str, shape: tuple
     torch.testing.assert_close(ops.gated(x, activation).double(), product, equal_nan=True, rtol=3e-6, atol=3e-5)
 
 
-@pytest.mark.parametrize("width", [1, 7, 8, 1000])
+@pytest.mark.parametrize("width", [1, 7, 8, 1000, 4096, 9001])
 def test_greedy_takes_the_lowest_of_the_likeliest(ops: ModuleType, width: int) -> None:
     logits = (torch.randn(9, width) * 3).round()  # rounded: many ties
     token_ids, logprobs = ops.greedy(logits)

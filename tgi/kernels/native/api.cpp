@@ -249,8 +249,13 @@ TGI_EXPORT int tgi_activate(const float* x, int64_t rows, int64_t width, int gat
 
 TGI_EXPORT int tgi_greedy(
     const float* logits, int64_t rows, int64_t stride, int64_t width, int32_t* token_ids, float* logprobs) {
-    GreedyTask task{logits, stride, width, token_ids, logprobs};
-    run(engine().kernels->greedy, &task, rows, width * 4);
+    static thread_local std::vector<GreedyPart> found;
+    if (width <= 0) return -1;
+    int64_t parts = (width + GREEDY_COLUMNS - 1) / GREEDY_COLUMNS;
+    if (found.size() < static_cast<size_t>(rows * parts)) found.resize(static_cast<size_t>(rows * parts));
+    GreedyTask task{logits, stride, width, parts, found.data(), token_ids, logprobs};
+    run(engine().kernels->greedy, &task, rows * parts, GREEDY_COLUMNS * 4);
+    if (rows > 0) engine().kernels->greedy_rows(&task, 0, rows);
     return 0;
 }
 
@@ -299,6 +304,7 @@ TGI_EXPORT int tgi_replay(const int64_t* program, int64_t words) {
             case 4: status = call(tgi_write_kv, given, count); break;
             case 5: status = call(tgi_attention, given, count); break;
             case 6: status = call(tgi_activate, given, count); break;
+            case 7: status = call(tgi_greedy, given, count); break;
             default: break;
         }
         if (status) return -1;

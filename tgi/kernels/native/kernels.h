@@ -221,10 +221,21 @@ struct ActivationTask {
     float* out;
 };
 
+// Of a stretch of a row: its largest logit, and the sum of e^(logit - the largest).
+struct GreedyPart {
+    float most;
+    float total;
+};
+
+// Columns of a stretch: they stay in the first-level cache, and every thread has some of a single row.
+constexpr int64_t GREEDY_COLUMNS = 4096;
+
 struct GreedyTask {
     const float* logits;
     int64_t stride;
     int64_t width;
+    int64_t parts;      // stretches of a row
+    GreedyPart* found;  // [rows][parts]; unit = row * parts + part
     int32_t* token_ids;
     float* logprobs;
 };
@@ -244,6 +255,7 @@ struct Kernels {
     Units merge_spans;
     Units activate;
     Units greedy;
+    Units greedy_rows;
 };
 
 extern const Kernels PORTABLE_KERNELS;

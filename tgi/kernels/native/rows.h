@@ -167,25 +167,44 @@ static void activate_units(const void* argument, int64_t begin, int64_t end) {
     }
 }
 
-// Unit: one row.
+constexpr float LOG2_E = 1.44269504088896341f;
+
+// Unit: a stretch of a row. Its sum: lane l adds up columns l, l + 8, ..., and the lanes are added as `sum` does.
 static void greedy_units(const void* argument, int64_t begin, int64_t end) {
     const GreedyTask& task = *static_cast<const GreedyTask*>(argument);
     const float lowest = -__builtin_inff();
-    for (int64_t row = begin; row < end; row++) {
-        const float* x = task.logits + row * task.stride;
-        int64_t whole = task.width / 8 * 8, rest = task.width - whole;
+    for (int64_t unit = begin; unit < end; unit++) {
+        int64_t first = unit % task.parts * GREEDY_COLUMNS;
+        const float* x = task.logits + unit / task.parts * task.stride + first;
+        int64_t width = task.width - first < GREEDY_COLUMNS ? task.width - first : GREEDY_COLUMNS;
+        int64_t whole = width / 8 * 8;
         alignas(32) float last[8] = {lowest, lowest, lowest, lowest, lowest, lowest, lowest, lowest};
-        std::memcpy(last, x + whole, static_cast<size_t>(rest) * sizeof(float));
+        std::memcpy(last, x + whole, static_cast<size_t>(width - whole) * sizeof(float));
         Float8 most = load(last);
         // The accumulator is the second operand: a NaN logit does not replace it, and is found by the sum below.
         for (int64_t i = 0; i < whole; i += 8) most = larger(load(x + i), most);
         float best = largest(most);
-        Float8 total = exponential(load(last) - all(best));
-        for (int64_t i = 0; i < whole; i += 8) total += exponential(load(x + i) - all(best));
-        int64_t token = 0;
-        while (token < task.width && !(x[token] == best)) token++;
+        Float8 centre = all(best == lowest ? 0.0f : best), total = power((load(last) - centre) * all(LOG2_E));
+        for (int64_t i = 0; i < whole; i += 8) total += power((load(x + i) - centre) * all(LOG2_E));
+        task.found[unit] = {best, sum(total)};
+    }
+}
+
+// Unit: one row, whose stretches are done.
+static void greedy_rows_units(const void* argument, int64_t begin, int64_t end) {
+    const GreedyTask& task = *static_cast<const GreedyTask*>(argument);
+    for (int64_t row = begin; row < end; row++) {
+        const GreedyPart* parts = task.found + row * task.parts;
+        int64_t best = 0;
+        for (int64_t i = 1; i < task.parts; i++) best = parts[i].most > parts[best].most ? i : best;
+        float most = parts[best].most, total = 0.0f;
+        for (int64_t i = 0; i < task.parts; i++)
+            total += parts[i].total * power(all((parts[i].most - most) * LOG2_E))[0];
+        const float* x = task.logits + row * task.stride;
+        int64_t token = best * GREEDY_COLUMNS;
+        while (token < task.width && !(x[token] == most)) token++;
         task.token_ids[row] = static_cast<int32_t>(token < task.width ? token : 0);
-        task.logprobs[row] = -logf(sum(total));
+        task.logprobs[row] = -logf(total);
     }
 }
 
