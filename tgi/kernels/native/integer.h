@@ -288,9 +288,6 @@ constexpr int64_t TOKENS_A_TILE = 4;
 
 #endif
 
-constexpr int64_t TOKENS_A_BLOCK = 32;  // whole tiles
-static_assert(TOKENS_A_BLOCK % TOKENS_A_TILE == 0, "only the last block has a part of a tile");
-
 // --- A matmul unit -------------------------------------------------------------------------------------------------
 
 // Finished sums of `count` outputs of a token, from column `output` on, into the result.
@@ -311,29 +308,24 @@ static void multiply_panel(
     for (int m = 0; m < M; m++) finish(task, token + m, sums + m * PANEL_ROWS, rows, output);
 }
 
-// A panel times tokens [token, end).
 template <class P>
-static void compute_panel(
-    const MatmulTask& task, const uint8_t* panel, int64_t rows, int64_t output, int64_t token, int64_t end) {
+static void compute_panel(const MatmulTask& task, const uint8_t* panel, int64_t rows, int64_t output) {
+    int64_t token = 0;
     constexpr int MOST = static_cast<int>(TOKENS_A_TILE);
-    for (; token + MOST <= end; token += MOST) multiply_panel<P, MOST>(task, panel, token, rows, output);
+    for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, panel, token, rows, output);
     if constexpr (MOST > 8)
-        for (; token + 8 <= end; token += 8) multiply_panel<P, 8>(task, panel, token, rows, output);
-    for (; token + 4 <= end; token += 4) multiply_panel<P, 4>(task, panel, token, rows, output);
-    for (; token + 2 <= end; token += 2) multiply_panel<P, 2>(task, panel, token, rows, output);
-    if (token < end) multiply_panel<P, 1>(task, panel, token, rows, output);
+        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, panel, token, rows, output);
+    for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, panel, token, rows, output);
+    for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, panel, token, rows, output);
+    if (token < task.tokens) multiply_panel<P, 1>(task, panel, token, rows, output);
 }
 
-// Panels [first, last): a block of tokens after the other, which stays in the cache while the panels go by.
 template <class P>
 static void compute_panels(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
     int64_t groups = (task.columns + GROUP - 1) / GROUP;
-    for (int64_t token = 0; token < task.tokens; token += TOKENS_A_BLOCK) {
-        int64_t end = token + TOKENS_A_BLOCK < task.tokens ? token + TOKENS_A_BLOCK : task.tokens;
-        for (int64_t panel = first; panel < last; panel++) {
-            int64_t row = panel * PANEL_ROWS, rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS;
-            compute_panel<P>(task, part.data + panel * groups * P::BYTES, rows, output + row, token, end);
-        }
+    for (int64_t panel = first; panel < last; panel++) {
+        int64_t row = panel * PANEL_ROWS, rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS;
+        compute_panel<P>(task, part.data + panel * groups * P::BYTES, rows, output + row);
     }
 }
 

@@ -162,7 +162,27 @@ static void compute_tile(const MatmulTask& task, const Matrix& part, int64_t row
     if (!done) matmul_tile(task, part, row, rows, output);
 }
 
-// Unit: one tile of rows, counted through the parts.
+// Tokens that panels go by together: they stay in the cache meanwhile, and the panels are read again for the next ones.
+constexpr int64_t TOKENS_A_BLOCK = 32;
+
+// Panels [first, last) of a part, whose outputs begin at column `output` of the result.
+static void compute_panels_of(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
+    int64_t groups = (task.columns + GROUP - 1) / GROUP;
+    for (int64_t token = 0; token < task.tokens; token += TOKENS_A_BLOCK) {
+        MatmulTask block = task;
+        block.tokens = task.tokens - token < TOKENS_A_BLOCK ? task.tokens - token : TOKENS_A_BLOCK;
+        block.x += token * task.x_stride;
+        block.out += token * task.out_stride;
+        if (task.scaled) block.scaled += token * task.scaled_stride;
+        if (task.tokens_8bit) block.tokens_8bit += token * groups;
+        if (part.layout >= EXACT)
+            compute_exact(block, part, first, last - first, output);
+        else
+            compute_packed(block, part, first, last, output);
+    }
+}
+
+// Unit: one tile of rows, or some panels, counted through the parts.
 static void matmul_units(const void* argument, int64_t begin, int64_t end) {
     const MatmulTask& task = *static_cast<const MatmulTask*>(argument);
     int64_t first_unit = 0, output = 0;
@@ -170,14 +190,9 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
         const Matrix& part = task.parts[p];
         int64_t each = unit_rows(part), units = (part.rows + each - 1) / each;
         int64_t from = begin > first_unit ? begin - first_unit : 0, to = end - first_unit < units ? end - first_unit : units;
-        if (part.layout >= EXACT && from < to) {
-            int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, first = from * PANELS_A_UNIT;
-            int64_t last = to * PANELS_A_UNIT < panels ? to * PANELS_A_UNIT : panels;
-            compute_exact(task, part, first, last - first, output);
-            from = to;
-        }
-        if (part.layout >= FIRST_PANEL && part.layout < EXACT) {
-            compute_packed(task, part, from, to, output);
+        if (part.layout >= FIRST_PANEL && from < to) {
+            int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, last = to * each / PANEL_ROWS;
+            compute_panels_of(task, part, from * each / PANEL_ROWS, last < panels ? last : panels, output);
             from = to;
         }
         for (int64_t unit = from; unit < to; unit++) {
