@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tgi.checkpoint.blocks import row_bytes
-from tgi.kernels import Matrix, PackedWeight
+from tgi.kernels import Array, Matrix, PackedWeight
 from tgi.kernels.cpu import CpuKernels, find_library
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK = 576, 1536, 9, 3, 64, 16
@@ -52,19 +51,24 @@ def weights(layout: str, *, integer: bool = False) -> list[PackedWeight]:
     return made
 
 
+def normal(*shape: int) -> Array:
+    """Random numbers around zero, in float32."""
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
 def step(ops: CpuKernels, matrices: list[PackedWeight], rows: int, context: int) -> Callable[[], None]:
     """The operations of `LAYERS` layers for `rows` sequences of `context` tokens."""
     width = -(-context // BLOCK)
-    tables = torch.arange(rows * width, dtype=torch.int32).reshape(rows, width)
-    cache = torch.randn(2, rows * width, BLOCK, KV_HEADS, HEAD_DIM)
-    starts, contexts = torch.arange(rows + 1, dtype=torch.int32), torch.full((rows,), context, dtype=torch.int32)
-    x, norm = torch.randn(rows, HIDDEN), torch.ones(HIDDEN)
+    tables = np.arange(rows * width, dtype=np.int32).reshape(rows, width)
+    cache = normal(2, rows * width, BLOCK, KV_HEADS, HEAD_DIM)
+    starts, contexts = np.arange(rows + 1, dtype=np.int32), np.full(rows, context, np.int32)
+    x, norm = normal(rows, HIDDEN), np.ones(HIDDEN, np.float32)
 
     def run() -> None:
         for layer in range(LAYERS):
             qkv_weight, out_weight, up_weight, down_weight = matrices[4 * layer : 4 * layer + 4]
             qkv = ops.matmul(ops.rms_norm(x, norm, 1e-5), qkv_weight)
-            q = qkv[:, : HEADS * HEAD_DIM].view(rows, HEADS, HEAD_DIM)
+            q = qkv[:, : HEADS * HEAD_DIM].reshape(rows, HEADS, HEAD_DIM)
             attended = ops.attention(q, cache[0], cache[1], starts, contexts, tables, scale=0.125)
             hidden = ops.matmul(attended, out_weight)
             inner = ops.gated(ops.matmul(ops.rms_norm(hidden, norm, 1e-5), up_weight), "silu")
@@ -73,7 +77,7 @@ def step(ops: CpuKernels, matrices: list[PackedWeight], rows: int, context: int)
     return run
 
 
-def matmuls(ops: CpuKernels, matrices: list[PackedWeight], inputs: dict[int, Tensor]) -> Callable[[], None]:
+def matmuls(ops: CpuKernels, matrices: list[PackedWeight], inputs: dict[int, Array]) -> Callable[[], None]:
     """All matmuls alone, by our kernels."""
 
     def run() -> None:
@@ -83,16 +87,17 @@ def matmuls(ops: CpuKernels, matrices: list[PackedWeight], inputs: dict[int, Ten
     return run
 
 
-def linears(matrices: list[PackedWeight], inputs: dict[int, Tensor]) -> Callable[[], None]:
+def linears(matrices: list[PackedWeight], inputs: dict[int, Array]) -> Callable[[], None]:
     """The same by torch."""
     plain = [
         torch.from_numpy(part.data.view(np.float32).reshape(part.rows, part.columns).copy())
         for (part,) in (matrix.parts for matrix in matrices)
     ]
+    tensors = {columns: torch.from_numpy(values) for columns, values in inputs.items()}
 
     def run() -> None:
         for matrix in plain:
-            torch.nn.functional.linear(inputs[matrix.shape[1]], matrix)
+            torch.nn.functional.linear(tensors[matrix.shape[1]], matrix)
 
     return run
 
@@ -126,7 +131,7 @@ def main() -> None:
         unordered = CpuKernels(build_free(Path(folder)))
         unordered.configure(options.threads)
         for rows in [int(word) for word in options.rows.split(",")]:
-            inputs = {columns: torch.randn(rows, columns) for columns in (HIDDEN, INNER)}
+            inputs = {columns: normal(rows, columns) for columns in (HIDDEN, INNER)}
             floats = weights("F32")
             found = {
                 "float32 matmuls, free: torch": compare(

@@ -9,9 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.tensors import kernels_take_tensors
 from tgi import kernels
 from tgi.kernels.cpu import CpuKernels
 from tgi.kernels.dispatch import DISPATCH
+
+__all__ = ["kernels_take_tensors"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.kernels.matrices import random_matrix
 from tests.resident import resident_bytes
+from tests.tensors import OnTensors
 from tgi.checkpoint.blocks import BLOCKS
 from tgi.checkpoint.mapping import map_file
 from tgi.kernels import Matrix, PackedWeight, cpu
@@ -20,12 +21,12 @@ from tgi.kernels.cpu import PANELS, CpuKernels
 
 
 @pytest.fixture(scope="module")
-def native() -> CpuKernels:
+def native() -> OnTensors:
     """The native backend."""
     path = cpu.find_library()
     if path is None:
         pytest.skip("the native library was not built")
-    return CpuKernels(path)
+    return OnTensors(CpuKernels(path))
 
 
 def test_every_stored_layout_is_known() -> None:
@@ -40,7 +41,7 @@ X, WEIGHT = torch.randn(3, 8), PackedWeight((random_matrix("F32", 4, 8),))
 HEADS, CACHE = torch.randn(3, 2, 8), torch.zeros(4, 4, 2, 8)
 SLOTS, TABLE = torch.arange(3), ints(1, 2)[None]
 
-MISTAKES: dict[str, Callable[[CpuKernels], object]] = {
+MISTAKES: dict[str, Callable[[OnTensors], object]] = {
     "columns": lambda k: k.matmul(torch.randn(3, 9), WEIGHT),
     "float32": lambda k: k.matmul(X.double(), WEIGHT),
     "last dimension": lambda k: k.matmul(torch.randn(8, 3).T, WEIGHT),
@@ -70,7 +71,7 @@ MISTAKES: dict[str, Callable[[CpuKernels], object]] = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_a_mistake_is_told(native: CpuKernels, message: str) -> None:
+def test_a_mistake_is_told(native: OnTensors, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MISTAKES[message](native)
 
@@ -84,17 +85,17 @@ def test_a_mistake_is_told(native: CpuKernels, message: str) -> None:
         (Matrix("F32", 4, 8, np.zeros(256, np.uint8)[::2]), "128 contiguous bytes"),
     ],
 )
-def test_a_weight_that_is_not_its_bytes_is_refused(native: CpuKernels, matrix: Matrix, message: str) -> None:
+def test_a_weight_that_is_not_its_bytes_is_refused(native: OnTensors, matrix: Matrix, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         native.matmul(torch.randn(1, matrix.columns), PackedWeight((matrix,)))
 
 
-def test_parts_of_different_inputs_are_refused(native: CpuKernels) -> None:
+def test_parts_of_different_inputs_are_refused(native: OnTensors) -> None:
     with pytest.raises(ValueError, match="same columns"):
         native.matmul(X, PackedWeight((random_matrix("F32", 4, 8), random_matrix("F32", 4, 16))))
 
 
-def test_a_weight_is_described_once(native: CpuKernels) -> None:
+def test_a_weight_is_described_once(native: OnTensors) -> None:
     weight = PackedWeight((random_matrix("F32", 4, 8),))
     native.matmul(X, weight)
     prepared = weight.prepared["cpu"]
@@ -103,7 +104,7 @@ def test_a_weight_is_described_once(native: CpuKernels) -> None:
 
 
 @pytest.mark.parametrize("layout", PANELS)
-def test_rows_of_a_tied_table_are_the_same_from_its_panels(native: CpuKernels, layout: str) -> None:
+def test_rows_of_a_tied_table_are_the_same_from_its_panels(native: OnTensors, layout: str) -> None:
     made = random_matrix(layout, 50, 512)
     table = Matrix(layout, 50, 512, made.data.copy())
     ids = torch.tensor([0, 49, 15, 16, 31, 7], dtype=torch.int32)
@@ -114,7 +115,7 @@ def test_rows_of_a_tied_table_are_the_same_from_its_panels(native: CpuKernels, l
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages as Linux shows them")
-def test_a_mapped_weight_is_in_memory_once(native: CpuKernels, tmp_path: Path) -> None:
+def test_a_mapped_weight_is_in_memory_once(native: OnTensors, tmp_path: Path) -> None:
     stored = random_matrix("Q4_1", 512, 512)
     path = tmp_path / "weights"
     path.write_bytes(stored.data.tobytes())

@@ -11,7 +11,8 @@ import torch
 
 from tests.kernels.matrices import random_matrix
 from tgi import kernels
-from tgi.kernels import PackedWeight, dispatch, reference
+from tgi.kernels import PackedWeight, dispatch
+from tgi.kernels.on_torch import TorchKernels
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,8 @@ def one_thread_afterwards() -> Iterator[None]:
 
 def test_torch_computes_when_asked() -> None:
     assert kernels.configure(native=False) == "torch"
-    assert dispatch.DISPATCH.backend is reference
+    assert isinstance(dispatch.DISPATCH.backend, TorchKernels)
+    assert torch.get_num_threads() == 1
 
 
 def test_torch_computes_where_the_library_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +35,9 @@ def test_torch_computes_where_the_library_was_not_built(monkeypatch: pytest.Monk
 
 def test_a_machine_without_the_library_still_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "find_library", lambda: None)
-    assert dispatch._dispatch() == dispatch.Dispatch(reference, None)
+    made = dispatch._dispatch()
+    assert isinstance(made.backend, TorchKernels)
+    assert made.native is None
 
 
 def test_the_native_path_is_named() -> None:
@@ -41,7 +45,6 @@ def test_the_native_path_is_named() -> None:
         pytest.skip("the native library was not built")
     assert kernels.configure() in ("avx512", "avx2", "portable")
     assert kernels.configure(most="portable") == "portable"
-    assert torch.get_num_threads() == 1
 
 
 def test_threads_are_counted_from_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -51,14 +52,14 @@ def test_frequencies_are_those_of_transformers(settings: dict[str, Any], length:
     frequencies, factor = ours.frequencies(ours.variant(length))
 
     expected, expected_factor = reference(settings, length)
-    torch.testing.assert_close(frequencies, expected, rtol=2e-6, atol=0)
+    np.testing.assert_allclose(frequencies, expected, rtol=2e-6, atol=0)
     assert factor == pytest.approx(expected_factor)
 
 
 def test_default_frequencies_are_powers_of_the_base() -> None:
     frequencies, factor = rope({"rope_theta": 100.0}).frequencies()
 
-    torch.testing.assert_close(frequencies, 100.0 ** (-torch.arange(0, 64, 2) / 64))
+    np.testing.assert_allclose(frequencies, 100.0 ** (-np.arange(0, 64, 2) / 64), rtol=1e-6)
     assert factor == 1.0
 
 
@@ -71,7 +72,7 @@ def test_the_old_spelling_says_the_same(settings: dict[str, Any]) -> None:
     )
     new = rope({"rope_theta": 5000.0, **settings})
 
-    assert torch.equal(old.frequencies(1)[0], new.frequencies(1)[0])
+    assert np.array_equal(old.frequencies(1)[0], new.frequencies(1)[0])
     assert old.frequencies(1)[1] == new.frequencies(1)[1]
 
 

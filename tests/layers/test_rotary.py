@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,16 +24,16 @@ def config(**json: object) -> RopeConfig:
 
 def batch(*members: tuple[list[int], int]) -> ForwardBatch:
     """Positions and variant of each request."""
-    starts = torch.tensor([0, *(len(positions) for positions, _ in members)]).cumsum(0)
-    nothing = torch.empty(0, dtype=torch.int32)
+    starts = np.cumsum([0, *(len(positions) for positions, _ in members)], dtype=np.int32)
+    nothing = np.empty(0, np.int32)
     return ForwardBatch(
         input_ids=nothing,
-        positions=torch.tensor([position for positions, _ in members for position in positions], dtype=torch.int32),
+        positions=np.array([position for positions, _ in members for position in positions], np.int32),
         slot_mapping=nothing,
-        query_starts=starts.int(),
+        query_starts=starts,
         context_lens=nothing,
         block_tables=nothing,
-        rope_variants=torch.tensor([variant for _, variant in members], dtype=torch.int32),
+        rope_variants=np.array([variant for _, variant in members], np.int32),
         logits_indices=nothing,
     )
 
@@ -42,7 +43,7 @@ def test_angles_are_position_times_frequency() -> None:
 
     turned = Rotary(rope)(batch(([0, 3, 5000], 0)))
 
-    angles = torch.tensor([[0.0], [3.0], [5000.0]]) * rope.frequencies()[0]
+    angles = torch.tensor([[0.0], [3.0], [5000.0]]) * torch.from_numpy(rope.frequencies()[0])
     torch.testing.assert_close(turned.cos, angles.cos())
     torch.testing.assert_close(turned.sin, angles.sin())
     assert not turned.interleaved

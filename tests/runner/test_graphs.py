@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.step_plans import Driver
 from tests.tiny_models import tiny_model
@@ -67,5 +66,4 @@ def test_torch_computes_without_recordings(tmp_path: Path) -> None:
     driver.step((sequence, 3))
     driver.step((sequence, 1))
     assert not runner._graphs._graphs
-    assert torch.get_num_threads() == 1
     kernels.configure(threads=1)

@@ -33,9 +33,8 @@ def in_a_fresh_process(code: str) -> Any:
 def test_the_engine_computes_without_the_parts_that_are_put_off() -> None:
     left, heavy = in_a_fresh_process(
         "import tgi.runner.runner, torch\n"
-        "from tgi import kernels\n"
         "with torch.inference_mode():\n"
-        "    kernels.rms_norm(torch.randn(2, 8), torch.ones(8), 1e-5).softmax(-1).sort()\n"
+        "    torch.randn(2, 8).softmax(-1).sort()\n"
         "print(json.dumps([[name for name in lean_torch.DEFERRED if not lean_torch.is_deferred(name)],"
         " [name for name in ('sympy', 'torch._dynamo', 'torch._inductor', 'transformers') if name in sys.modules]]))"
     )

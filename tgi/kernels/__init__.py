@@ -1,11 +1,12 @@
-"""Every numeric operation a model needs, behind one interface, dispatched on the tensors' device and what is installed.
+"""Every numeric operation a model needs, behind one interface, dispatched on what is installed.
 
-`reference.py` (torch operations) defines each result; `cpu.py` calls the native library of `native/`. All activations
-are float32 between operations. On the CPU each output element is reduced in one order that depends on nothing but the
+`reference.py` (torch operations) defines each result, and computes it where there is no native library; `cpu.py` calls
+that, the library of `native/`, and needs no torch. Operations take and give arrays (`arrays.py`). All activations are
+float32 between operations. On the CPU each output element is reduced in one order that depends on nothing but the
 element: not on the number of rows, how a prompt was chunked, which block a token lies in, the thread count or the
 neighbours in the batch.
 
-T tokens; `hd` is the size of a head. A tensor is contiguous unless said otherwise; every function takes T = 0.
+T tokens; `hd` is the size of a head. An array is contiguous unless said otherwise; every function takes T = 0.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
-from torch import Tensor
-
+from tgi.kernels.arrays import Array
 from tgi.kernels.dispatch import DISPATCH, configure
 from tgi.kernels.replay import Recording
 from tgi.kernels.weights import Matrix, PackedWeight
 
 __all__ = [
+    "Array",
     "Matrix",
     "PackedWeight",
     "Recording",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-def embedding(ids: Tensor, table: Matrix) -> Tensor:
+def embedding(ids: Array, table: Matrix) -> Array:
     """The stored rows of these tokens, in float32.
 
     Shapes: ids [T] int32; returns [T, table.columns].
@@ -48,7 +49,7 @@ def embedding(ids: Tensor, table: Matrix) -> Tensor:
     return DISPATCH.backend.embedding(ids, table)
 
 
-def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+def matmul(x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None) -> Array:
     """x times the transposed weight, plus `bias`; added in place to `residual`, which is then what is returned.
 
     Exact in the stored values: they are dequantised as the `gguf` package does, and multiplied in float32. Parts that
@@ -60,7 +61,7 @@ def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, resid
     return DISPATCH.backend.matmul(x, weight, bias=bias, residual=residual)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
 
     Shapes: x [T, H] or [T, heads, hd], only the last dimension need be contiguous; weight [H] or [hd]; returns x's
@@ -69,12 +70,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return DISPATCH.backend.rms_norm(x, weight, eps)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension; shapes as `rms_norm`."""
     return DISPATCH.backend.layer_norm(x, weight, bias, eps)
 
 
-def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> None:
+def rotary(q: Array, k: Array, cos: Array, sin: Array, *, interleaved: bool) -> None:
     """Rotate the first d dimensions of every head, in place.
 
     Pairs are (i, i + d/2), or (2i, 2i+1) when `interleaved`; a pair (a, b) becomes (a cos - b sin, b cos + a sin).
@@ -84,27 +85,27 @@ def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool)
     DISPATCH.backend.rotary(q, k, cos, sin, interleaved=interleaved)
 
 
-def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+def write_kv(k: Array, v: Array, k_cache: Array, v_cache: Array, slot_mapping: Array) -> None:
     """Put this step's keys and values into their slots of the paged cache, rounded to its type.
 
     Shapes: k, v [T, kv_heads, hd], only the last dimension need be contiguous; caches [blocks, block_size, kv_heads,
-    hd] float32, float16 or bfloat16; slot_mapping [T] int64, block id x block_size + offset.
+    hd] float32, float16, or uint16 that holds bfloat16; slot_mapping [T] int64, block id x block_size + offset.
     Raises: ValueError for a slot outside the cache; nothing is written then.
     """
     DISPATCH.backend.write_kv(k, v, k_cache, v_cache, slot_mapping)
 
 
 def attention(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
+    q: Array,
+    k_cache: Array,
+    v_cache: Array,
+    query_starts: Array,
+    context_lens: Array,
+    block_tables: Array,
     *,
     scale: float,
     window: int = 0,
-) -> Tensor:
+) -> Array:
     """Causal attention of this step's queries over the paged cache.
 
     This step's keys and values must already be written (see `write_kv`). The queries of request b are the last
@@ -120,7 +121,7 @@ def attention(
     )
 
 
-def gated(gate_up: Tensor, activation: str) -> Tensor:
+def gated(gate_up: Array, activation: str) -> Array:
     """act(gate) * up, where gate is the first half of the columns and up the second.
 
     Shapes: gate_up [T, 2I]; returns [T, I]. `activation`: "silu", "gelu", "gelu_tanh" or "relu".
@@ -128,12 +129,12 @@ def gated(gate_up: Tensor, activation: str) -> Tensor:
     return DISPATCH.backend.gated(gate_up, activation)
 
 
-def activate(x: Tensor, activation: str) -> Tensor:
-    """act(x), a new tensor; `activation` as in `gated`. Shapes: x [T, I]."""
+def activate(x: Array, activation: str) -> Array:
+    """act(x), a new array; `activation` as in `gated`. Shapes: x [T, I]."""
     return DISPATCH.backend.activate(x, activation)
 
 
-def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+def greedy(logits: Array) -> tuple[Array, Array]:
     """The most likely token of each row, and the natural logarithm of its softmax probability.
 
     The lowest id wins a tie. A row with a NaN or a +inf, or of -inf only, has log-probability NaN; its token id means
@@ -144,10 +145,10 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     return DISPATCH.backend.greedy(logits)
 
 
-def record(inputs: Iterable[Tensor]) -> AbstractContextManager[Recording] | None:
+def record(inputs: Iterable[Array]) -> AbstractContextManager[Recording] | None:
     """Keep the kernel calls made inside, to make them again with `Recording.replay`; None where torch computes.
 
-    `inputs` are the tensors that hold what differs from step to step. They, weights and caches must outlive the
+    `inputs` are the arrays that hold what differs from step to step. They, weights and caches must outlive the
     recording, and stay where they are; see `tgi.kernels.replay`.
     """
     return (
@@ -155,6 +156,6 @@ def record(inputs: Iterable[Tensor]) -> AbstractContextManager[Recording] | None
     )
 
 
-def refreshed(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """What `compute` returns. It may use torch, and only tensors a step begins with: a replay calls it first, again."""
+def refreshed(compute: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+    """What `compute` returns. It may use numpy, and only arrays a step begins with: a replay calls it first, again."""
     return compute() if DISPATCH.native is None else DISPATCH.native.refreshed(compute)

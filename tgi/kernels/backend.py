@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
-
+from tgi.kernels.arrays import Array
 from tgi.kernels.weights import Matrix, PackedWeight
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -14,45 +13,45 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 class Backend(Protocol):
     """One way to compute every operation; see the functions of `tgi.kernels` for shapes and units."""
 
-    def embedding(self, ids: Tensor, table: Matrix) -> Tensor:
+    def embedding(self, ids: Array, table: Matrix) -> Array:
         """Rows of a stored matrix."""
 
     def matmul(
-        self, x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None
-    ) -> Tensor:
+        self, x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None
+    ) -> Array:
         """Linear map by stored weights."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Root-mean-square normalisation of the last dimension."""
 
-    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
         """Mean and variance normalisation of the last dimension."""
 
-    def rotary(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> None:
+    def rotary(self, q: Array, k: Array, cos: Array, sin: Array, *, interleaved: bool) -> None:
         """Rotation of queries and keys by their positions."""
 
-    def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+    def write_kv(self, k: Array, v: Array, k_cache: Array, v_cache: Array, slot_mapping: Array) -> None:
         """Keys and values into the paged cache."""
 
     def attention(
         self,
-        q: Tensor,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        query_starts: Tensor,
-        context_lens: Tensor,
-        block_tables: Tensor,
+        q: Array,
+        k_cache: Array,
+        v_cache: Array,
+        query_starts: Array,
+        context_lens: Array,
+        block_tables: Array,
         *,
         scale: float,
         window: int = 0,
-    ) -> Tensor:
+    ) -> Array:
         """Causal attention over the paged cache."""
 
-    def gated(self, gate_up: Tensor, activation: str) -> Tensor:
+    def gated(self, gate_up: Array, activation: str) -> Array:
         """act(gate) * up."""
 
-    def activate(self, x: Tensor, activation: str) -> Tensor:
+    def activate(self, x: Array, activation: str) -> Array:
         """act(x)."""
 
-    def greedy(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def greedy(self, logits: Array) -> tuple[Array, Array]:
         """Most likely token of each row, and its log-probability."""

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from tgi.checkpoint.blocks import row_bytes
 from tgi.checkpoint.mapping import forget
+from tgi.kernels.addresses import FLOAT32, INT32, INT64, address, expect, expect_heads, facts, rows, step, where
+from tgi.kernels.arrays import Array
 from tgi.kernels.backend import ACTIVATIONS
 from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
 from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
@@ -38,7 +38,7 @@ EXACT = 64  # added to a PanelKind: activations stay float32
 PANEL_ROWS = 16
 GROUP = 32
 _ALIGNED = 64  # bytes: the groups of a panel begin at cache lines
-CACHE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+CACHE_TYPES = {FLOAT32: 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}  # brain floats: `tgi.kernels.arrays`
 MAX_HEAD_DIM = 512
 _LARGE = 1 << 14  # values: 64 KiB
 
@@ -102,34 +102,6 @@ def _describe(matrix: Matrix) -> _Matrix:
     return _Matrix(data.ctypes.data, matrix.rows, matrix.columns, LAYOUTS.index(matrix.layout))
 
 
-def _address(name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
-    """Where a contiguous tensor lies. Raises: ValueError when it is not contiguous, on the CPU and of this type."""
-    if tensor.dtype != dtype or not tensor.is_contiguous() or not tensor.is_cpu:
-        raise ValueError(f"`{name}` must be a contiguous {dtype} tensor on the CPU; given {_facts(tensor)}")
-    return tensor.data_ptr()
-
-
-def _rows(name: str, tensor: Tensor) -> int:
-    """As `_address`, of a float32 tensor whose last dimension alone is contiguous."""
-    if tensor.dtype != torch.float32 or not tensor.is_cpu or (tensor.stride(-1) != 1 and tensor.shape[-1] > 1):
-        raise ValueError(f"`{name}` must be float32 on the CPU, its last dimension contiguous; given {_facts(tensor)}")
-    return tensor.data_ptr()
-
-
-def _facts(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
-
-
-def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise ValueError(f"`{name}` must have shape {shape}; given {tuple(tensor.shape)}")
-
-
-def _heads(name: str, tensor: Tensor) -> None:
-    if tensor.ndim != 3:
-        raise ValueError(f"`{name}` must be [tokens, heads, head_dim]; given {tuple(tensor.shape)}")
-
-
 # The arguments of each function of `native/api.cpp`: pointer, 64-bit integer, int, float.
 _SIGNATURES = {
     "configure": "ii",
@@ -176,9 +148,9 @@ class CpuKernels:
         self._memory = Memory()
         self._scratch = Memory(forgets=True)  # of its own: what a replay writes into may look free
         self._recorder: Recorder | None = None
-        self._call_as(self._replayed, self._scratch_tensor)
+        self._call_as(self._replayed, self._scratch_array)
 
-    def _call_as(self, functions: dict[str, Callable[..., int]], empty: Callable[..., Tensor]) -> None:
+    def _call_as(self, functions: dict[str, Callable[..., int]], empty: Callable[..., Array]) -> None:
         self._matmul = functions["matmul"]
         self._embedding = functions["embedding"]
         self._norm = functions["norm"]
@@ -188,12 +160,12 @@ class CpuKernels:
         self._activate = functions["activate"]
         self._empty = empty
 
-    def _scratch_tensor(self, *shape: int) -> Tensor:
-        """As `torch.empty`; large results lie where earlier ones did, or the heap would grow around them."""
-        return self._scratch.empty(shape) if math.prod(shape) >= _LARGE else torch.empty(shape)
+    def _scratch_array(self, *shape: int) -> Array:
+        """As `numpy.empty`; large results lie where earlier ones did, or the heap would grow around them."""
+        return self._scratch.empty(shape) if math.prod(shape) >= _LARGE else np.empty(shape, FLOAT32)
 
     @contextlib.contextmanager
-    def record(self, inputs: Iterable[Tensor]) -> Iterator[Recording]:
+    def record(self, inputs: Iterable[Array]) -> Iterator[Recording]:
         """See `tgi.kernels.record`."""
         recorder = Recorder(self._memory, _SIGNATURES, inputs)
         recorder.recording.run = self._replay
@@ -203,9 +175,9 @@ class CpuKernels:
             yield recorder.recording
         finally:
             self._recorder = None
-            self._call_as(self._replayed, self._scratch_tensor)
+            self._call_as(self._replayed, self._scratch_array)
 
-    def refreshed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def refreshed(self, compute: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
         """See `tgi.kernels.refreshed`."""
         return compute() if self._recorder is None else self._recorder.refreshed(compute)
 
@@ -222,90 +194,90 @@ class CpuKernels:
             weight.prepared["cpu"] = prepared
         return cast("_Prepared", prepared)
 
-    def embedding(self, ids: Tensor, table: Matrix) -> Tensor:
+    def embedding(self, ids: Array, table: Matrix) -> Array:
         """See `tgi.kernels.embedding`."""
         prepared = self._prepared(table)
         out = self._empty(ids.shape[0], table.columns)
-        if self._embedding(_address("ids", ids, torch.int32), ids.numel(), prepared.address, out.data_ptr()):
+        if self._embedding(address("ids", ids, INT32), len(ids), prepared.address, where(out)):
             low, high = int(ids.min()), int(ids.max())
             raise ValueError(f"token ids must be in [0, {table.rows}); given {low} to {high}")
         return out
 
     def matmul(
-        self, x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None
-    ) -> Tensor:
+        self, x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None
+    ) -> Array:
         """See `tgi.kernels.matmul`."""
         prepared = self._prepared(weight)
         tokens, columns = x.shape
         if columns != prepared.columns:
             raise ValueError(f"`x` has {columns} columns, the weight {prepared.columns}")
         if bias is not None:
-            _expect("bias", bias, (prepared.rows,))
+            expect("bias", bias, (prepared.rows,))
         if residual is None:
             out = self._empty(tokens, prepared.rows)
-            target = out.data_ptr()
+            target = where(out)
         else:
-            _expect("residual", residual, (tokens, prepared.rows))
-            out, target = residual, _address("residual", residual)
+            expect("residual", residual, (tokens, prepared.rows))
+            out, target = residual, address("residual", residual)
         self._matmul(
-            _rows("x", x), x.stride(0), tokens, columns, prepared.address, prepared.count,
-            None if bias is None else _address("bias", bias), target, prepared.rows, residual is not None,
+            rows("x", x), step(x, 0), tokens, columns, prepared.address, prepared.count,
+            None if bias is None else address("bias", bias), target, prepared.rows, residual is not None,
         )  # fmt: skip
         return out
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """See `tgi.kernels.rms_norm`."""
         return self._normalise(False, x, weight, None, eps)
 
-    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
         """See `tgi.kernels.layer_norm`."""
         return self._normalise(True, x, weight, bias, eps)
 
-    def _normalise(self, layer: bool, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    def _normalise(self, layer: bool, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
         width = x.shape[-1]
-        _expect("weight", weight, (width,))
+        expect("weight", weight, (width,))
         if bias is not None:
-            _expect("bias", bias, (width,))
+            expect("bias", bias, (width,))
         if x.ndim == 2:
-            outer, inner, stride_outer, stride_inner = x.shape[0], 1, x.stride(0), 0
+            outer, inner, stride_outer, stride_inner = x.shape[0], 1, step(x, 0), 0
         elif x.ndim == 3:
-            outer, inner, stride_outer, stride_inner = x.shape[0], x.shape[1], x.stride(0), x.stride(1)
+            outer, inner, stride_outer, stride_inner = x.shape[0], x.shape[1], step(x, 0), step(x, 1)
         else:
-            raise ValueError(f"`x` must have 2 or 3 dimensions; given {tuple(x.shape)}")
+            raise ValueError(f"`x` must have 2 or 3 dimensions; given {x.shape}")
         out = self._empty(*x.shape)
         self._norm(
-            layer, _rows("x", x), outer, inner, stride_outer, stride_inner, width, _address("weight", weight),
-            None if bias is None else _address("bias", bias), eps, out.data_ptr(),
+            layer, rows("x", x), outer, inner, stride_outer, stride_inner, width, address("weight", weight),
+            None if bias is None else address("bias", bias), eps, where(out),
         )  # fmt: skip
         return out
 
-    def rotary(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> None:
+    def rotary(self, q: Array, k: Array, cos: Array, sin: Array, *, interleaved: bool) -> None:
         """See `tgi.kernels.rotary`."""
-        _heads("q", q)
-        _heads("k", k)
+        expect_heads("q", q)
+        expect_heads("k", k)
         tokens, heads, head_dim = q.shape
         half = cos.shape[-1]
-        _expect("k", k, (tokens, k.shape[1], head_dim))
-        _expect("cos", cos, (tokens, half))
-        _expect("sin", sin, (tokens, half))
+        expect("k", k, (tokens, k.shape[1], head_dim))
+        expect("cos", cos, (tokens, half))
+        expect("sin", sin, (tokens, half))
         if 2 * half > head_dim:
             raise ValueError(f"cannot rotate {2 * half} dimensions of a head of {head_dim}")
         self._rotary(
-            _rows("q", q), heads, q.stride(0), q.stride(1), _rows("k", k), k.shape[1], k.stride(0), k.stride(1),
-            _address("cos", cos), _address("sin", sin), tokens, half, interleaved,
+            rows("q", q), heads, step(q, 0), step(q, 1), rows("k", k), k.shape[1], step(k, 0), step(k, 1),
+            address("cos", cos), address("sin", sin), tokens, half, interleaved,
         )  # fmt: skip
 
-    def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+    def write_kv(self, k: Array, v: Array, k_cache: Array, v_cache: Array, slot_mapping: Array) -> None:
         """See `tgi.kernels.write_kv`."""
-        _heads("k", k)
+        expect_heads("k", k)
         tokens, kv_heads, head_dim = k.shape
         blocks, block_size, cache_type = _cache(k_cache, v_cache, kv_heads, head_dim)
-        _expect("v", v, (tokens, kv_heads, head_dim))
-        _expect("slot_mapping", slot_mapping, (tokens,))
+        expect("v", v, (tokens, kv_heads, head_dim))
+        expect("slot_mapping", slot_mapping, (tokens,))
         failed = self._write_kv(
-            _rows("k", k), k.stride(0), k.stride(1), _rows("v", v), v.stride(0), v.stride(1), k_cache.data_ptr(),
-            v_cache.data_ptr(), cache_type, blocks * block_size, kv_heads, head_dim,
-            _address("slot_mapping", slot_mapping, torch.int64), tokens,
+            rows("k", k), step(k, 0), step(k, 1), rows("v", v), step(v, 0), step(v, 1), where(k_cache),
+            where(v_cache), cache_type, blocks * block_size, kv_heads, head_dim,
+            address("slot_mapping", slot_mapping, INT64), tokens,
         )  # fmt: skip
         if failed:
             low, high = int(slot_mapping.min()), int(slot_mapping.max())
@@ -313,32 +285,32 @@ class CpuKernels:
 
     def attention(
         self,
-        q: Tensor,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        query_starts: Tensor,
-        context_lens: Tensor,
-        block_tables: Tensor,
+        q: Array,
+        k_cache: Array,
+        v_cache: Array,
+        query_starts: Array,
+        context_lens: Array,
+        block_tables: Array,
         *,
         scale: float,
         window: int = 0,
-    ) -> Tensor:
+    ) -> Array:
         """See `tgi.kernels.attention`."""
-        _heads("q", q)
+        expect_heads("q", q)
         tokens, heads, head_dim = q.shape
         kv_heads = k_cache.shape[2]
         blocks, block_size, cache_type = _cache(k_cache, v_cache, kv_heads, head_dim)
         requests, width = block_tables.shape
-        _expect("query_starts", query_starts, (requests + 1,))
-        _expect("context_lens", context_lens, (requests,))
+        expect("query_starts", query_starts, (requests + 1,))
+        expect("context_lens", context_lens, (requests,))
         if heads % kv_heads or head_dim > MAX_HEAD_DIM:
             raise ValueError(f"cannot attend with {heads} heads of {head_dim} to {kv_heads} (most: {MAX_HEAD_DIM})")
         out = self._empty(tokens, heads * head_dim)
         failed = self._attention(
-            _rows("q", q), q.stride(0), q.stride(1), tokens, heads, kv_heads, head_dim, k_cache.data_ptr(),
-            v_cache.data_ptr(), cache_type, blocks, block_size, _address("query_starts", query_starts, torch.int32),
-            _address("context_lens", context_lens, torch.int32), _address("block_tables", block_tables, torch.int32),
-            requests, width, scale, window, out.data_ptr(),
+            rows("q", q), step(q, 0), step(q, 1), tokens, heads, kv_heads, head_dim, where(k_cache),
+            where(v_cache), cache_type, blocks, block_size, address("query_starts", query_starts, INT32),
+            address("context_lens", context_lens, INT32), address("block_tables", block_tables, INT32),
+            requests, width, scale, window, where(out),
         )  # fmt: skip
         if failed:
             raise ValueError(
@@ -347,28 +319,28 @@ class CpuKernels:
             )
         return out
 
-    def gated(self, gate_up: Tensor, activation: str) -> Tensor:
+    def gated(self, gate_up: Array, activation: str) -> Array:
         """See `tgi.kernels.gated`."""
         if gate_up.shape[-1] % 2:
             raise ValueError(f"gate and up need an even number of columns; given {gate_up.shape[-1]}")
         return self._activated(gate_up, gate_up.shape[-1] // 2, True, activation)
 
-    def activate(self, x: Tensor, activation: str) -> Tensor:
+    def activate(self, x: Array, activation: str) -> Array:
         """See `tgi.kernels.activate`."""
         return self._activated(x, x.shape[-1], False, activation)
 
-    def _activated(self, x: Tensor, width: int, gated: bool, activation: str) -> Tensor:
+    def _activated(self, x: Array, width: int, gated: bool, activation: str) -> Array:
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation `{activation}` is unknown; known: {', '.join(ACTIVATIONS)}")
         out = self._empty(x.shape[0], width)
-        self._activate(_address("x", x), x.shape[0], width, gated, ACTIVATIONS.index(activation), out.data_ptr())
+        self._activate(address("x", x), x.shape[0], width, gated, ACTIVATIONS.index(activation), where(out))
         return out
 
-    def greedy(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def greedy(self, logits: Array) -> tuple[Array, Array]:
         """See `tgi.kernels.greedy`."""
         count, width = logits.shape
-        token_ids, logprobs = torch.empty(count, dtype=torch.int32), torch.empty(count)
-        self._greedy(_rows("logits", logits), count, logits.stride(0), width, token_ids.data_ptr(), logprobs.data_ptr())
+        token_ids, logprobs = np.empty(count, INT32), np.empty(count, FLOAT32)
+        self._greedy(rows("logits", logits), count, step(logits, 0), width, where(token_ids), where(logprobs))
         return token_ids, logprobs
 
 
@@ -379,14 +351,14 @@ def _bind(library: ctypes.CDLL, name: str) -> Callable[..., int]:
     return cast("Callable[..., int]", function)
 
 
-def _cache(k_cache: Tensor, v_cache: Tensor, kv_heads: int, head_dim: int) -> tuple[int, int, int]:
+def _cache(k_cache: Array, v_cache: Array, kv_heads: int, head_dim: int) -> tuple[int, int, int]:
     """Blocks, slots a block and storage type of a layer's cache. Raises: ValueError when it holds other heads."""
     blocks, block_size, *inner = k_cache.shape
     if inner != [kv_heads, head_dim] or v_cache.shape != k_cache.shape or v_cache.dtype != k_cache.dtype:
         raise ValueError(
             f"caches must both be [blocks, block_size, {kv_heads}, {head_dim}] of one type; "
-            f"given {_facts(k_cache)} and {_facts(v_cache)}"
+            f"given {facts(k_cache)} and {facts(v_cache)}"
         )
-    if k_cache.dtype not in CACHE_TYPES or not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError(f"caches must be contiguous float32, float16 or bfloat16; given {_facts(k_cache)}")
+    if k_cache.dtype not in CACHE_TYPES or not (k_cache.flags.c_contiguous and v_cache.flags.c_contiguous):
+        raise ValueError(f"caches must be contiguous float32, float16, or uint16 for bfloat16; given {facts(k_cache)}")
     return blocks, block_size, CACHE_TYPES[k_cache.dtype]

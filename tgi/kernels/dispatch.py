@@ -6,9 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from tgi.kernels import reference
 from tgi.kernels.backend import Backend
 from tgi.kernels.cpu import CpuKernels, find_library
 
@@ -26,7 +23,13 @@ def _dispatch() -> Dispatch:
     native = None if path is None else CpuKernels(path)
     if native is not None:
         native.configure(1)
-    return Dispatch(native or reference, native)
+    return Dispatch(native or _torch(), native)
+
+
+def _torch() -> Backend:
+    from tgi.kernels.on_torch import TorchKernels  # noqa: PLC0415  (torch is imported where it computes only)
+
+    return TorchKernels()
 
 
 DISPATCH = _dispatch()
@@ -36,9 +39,6 @@ DISPATCH = _dispatch()
 def configure(*, threads: int | None = None, native: bool = True, most: str = "avx512") -> str:
     """Choose the backend and its threads; the engine calls this once, before any other operation.
 
-    torch itself is set to one thread: what little it computes beside these kernels is then reduced in one order, and
-    its idle OpenMP threads do not spin on the cores our own pool works on.
-
     `threads` counts the caller; None means one a physical core this process may use. `native` False computes with
     torch; `most` bounds the instruction set that the native path takes, for tests.
 
@@ -47,9 +47,8 @@ def configure(*, threads: int | None = None, native: bool = True, most: str = "a
     """
     if threads is not None and threads < 1:
         raise ValueError(f"`threads` must be > 0; given {threads}")
-    torch.set_num_threads(1)
     if not native or DISPATCH.native is None:
-        DISPATCH.backend = reference
+        DISPATCH.backend = _torch()
         return "torch"
     DISPATCH.backend = DISPATCH.native
     return DISPATCH.native.configure(usable_cores() if threads is None else threads, most=most)

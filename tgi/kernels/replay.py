@@ -2,7 +2,7 @@
 
 A decode step is hundreds of small calls, and Python needs as long for them as the processor for the work. `record`
 runs a computation as usual, and keeps every call with its arguments: addresses, sizes, strides. Whoever recorded it
-puts new values into the same input tensors and calls `Recording.replay`, which does what the computation would do, into
+puts new values into the same input arrays and calls `Recording.replay`, which does what the computation would do, into
 the same result. The calls are the same, so are the bits.
 
 Memory is reused between the operations of a recording as it was when it was recorded, and between recordings: a result
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from tgi.kernels.arrays import Array
 
 REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate")
 """Functions of the library that can be recorded, in the order of the switch in `native/api.cpp`."""
@@ -33,33 +33,33 @@ class Recording:
     """Calls to make again, and what they read and write."""
 
     complete: bool = True  # every value of the computation came out of a recorded call
-    refreshes: list[tuple[Callable[[], tuple[Tensor, ...]], tuple[Tensor, ...]]] = field(default_factory=list)
+    refreshes: list[tuple[Callable[[], tuple[Array, ...]], tuple[Array, ...]]] = field(default_factory=list)
     words: array[int] = field(default_factory=lambda: array("q"))  # function, number of arguments, arguments; and so on
     run: Callable[[int, int], int] | None = None
 
     def replay(self) -> None:
-        """Make the calls, on what the input tensors hold now.
+        """Make the calls, on what the input arrays hold now.
 
         Raises: ValueError when the inputs name a token, a slot or a block that does not exist.
         """
         for compute, kept in self.refreshes:
             for target, value in zip(kept, compute(), strict=True):
-                target.copy_(value)
+                np.copyto(target, value)
         assert self.run is not None
         if self.run(*self.words.buffer_info()):
             raise ValueError("the step names a token, a slot or a block that does not exist")
 
 
 class Memory:
-    """Buffers that recordings share. One is free again when the last tensor on it is gone."""
+    """Buffers that recordings share. One is free again when the last view of it is gone."""
 
     def __init__(self, *, forgets: bool = False) -> None:
         """`forgets`: a free buffer makes room for a somewhat larger one. No recording may write into such memory."""
         self._forgets = forgets
-        self._free: list[npt.NDArray[np.uint8]] = []
+        self._free: list[memoryview] = []
 
-    def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """A float32 tensor on the smallest buffer that is free and large enough."""
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """A float32 array on the smallest buffer that is free and large enough."""
         size = 4 * math.prod(shape)
         fitting = [index for index, buffer in enumerate(self._free) if size <= len(buffer) <= 2 * size + 4096]
         if fitting:
@@ -67,42 +67,42 @@ class Memory:
         else:
             if self._forgets:
                 self._free = [buffer for buffer in self._free if not size < 2 * len(buffer) < 2 * size]
-            buffer = np.empty(size, dtype=np.uint8)
-        # torch keeps this view until no tensor needs its memory any more.
-        view = buffer[:size]
-        weakref.finalize(view, self._give_back, buffer)
-        return torch.from_numpy(view).view(torch.float32).view(shape)
+            buffer = np.empty(size, dtype=np.uint8).data
+        # Every view keeps this array: numpy would pass on to what is below it, were that an array too.
+        lent: npt.NDArray[np.float32] = np.frombuffer(buffer, np.float32, size // 4)
+        weakref.finalize(lent, self._give_back, buffer)
+        return lent.reshape(shape)
 
     @property
     def held_bytes(self) -> int:
         """Size of all buffers that are free."""
         return sum(len(buffer) for buffer in self._free)
 
-    def _give_back(self, buffer: npt.NDArray[np.uint8]) -> None:
+    def _give_back(self, buffer: memoryview) -> None:
         self._free.append(buffer)
 
 
 class Recorder:
     """What the bindings call through while a computation is recorded.
 
-    A value that torch computes between two calls makes the recording incomplete. What torch writes into a result in
+    A value that numpy computes between two calls makes the recording incomplete. What numpy writes into a result in
     place cannot be seen, and models do not do that.
     """
 
-    def __init__(self, memory: Memory, signatures: dict[str, str], inputs: Iterable[Tensor]) -> None:
+    def __init__(self, memory: Memory, signatures: dict[str, str], inputs: Iterable[Array]) -> None:
         """`signatures`: a letter an argument; "v" is the address of a value that belongs to one step."""
         self.recording = Recording()
         self._known: list[tuple[int, int]] = []  # where values lie that a replay renews
-        for tensor in inputs:
-            self._know(tensor)
+        for given in inputs:
+            self._know(given)
         self._memory = memory
         self._signatures = signatures
 
-    def empty(self, *shape: int) -> Tensor:
-        """As `torch.empty`, of memory that recordings share."""
-        tensor = self._memory.empty(shape)
-        self._know(tensor)
-        return tensor
+    def empty(self, *shape: int) -> Array:
+        """As `numpy.empty`, of memory that recordings share."""
+        made = self._memory.empty(shape)
+        self._know(made)
+        return made
 
     def wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
         """`function`, whose calls are kept."""
@@ -119,20 +119,20 @@ class Recorder:
 
         return call
 
-    def refreshed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `compute` returns, in tensors that every replay fills again."""
-        kept = tuple(value.contiguous().clone() for value in compute())
+    def refreshed(self, compute: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+        """What `compute` returns, in arrays that every replay fills again."""
+        kept = tuple(value.copy() for value in compute())
         for value in kept:
             self._know(value)
         self.recording.refreshes.append((compute, kept))
         return kept
 
-    def _know(self, tensor: Tensor) -> None:
-        start = tensor.data_ptr()
-        self._known.append((start, start + tensor.nbytes))
+    def _know(self, value: Array) -> None:
+        start = value.ctypes.data
+        self._known.append((start, start + value.nbytes))
 
     def _check(self, address: int) -> None:
-        """A value that torch computed in between is one that a replay would not renew."""
+        """A value that numpy computed in between is one that a replay would not renew."""
         if not any(start <= address < end or address == start for start, end in self._known):
             self.recording.complete = False
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from tgi import kernels
+from tgi.kernels import Array
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.linear import ColumnLinear, RowLinear
 from tgi.layers.model import ModelConfig
@@ -41,11 +40,11 @@ class Attention:
         self.k_norm = k_norm
 
     def __call__(
-        self, x: Tensor, rotation: Rotation | None, batch: ForwardBatch, cache: KVCache, residual: Tensor
-    ) -> Tensor:
+        self, x: Array, rotation: Rotation | None, batch: ForwardBatch, cache: KVCache, residual: Array
+    ) -> Array:
         """[T, hidden], [T, hidden] -> [T, hidden]; `residual` is added to in place."""
         heads, kv_heads = self.num_heads, self.num_kv_heads
-        qkv = self.qkv(x).view(len(x), heads + 2 * kv_heads, self.head_dim)
+        qkv = self.qkv(x).reshape(len(x), heads + 2 * kv_heads, self.head_dim)
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
         if self.q_norm is not None:
             q = self.q_norm(q)

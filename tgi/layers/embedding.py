@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from tgi import kernels
+from tgi.kernels import Array
 from tgi.kernels.weights import Matrix, PackedWeight
 
 
@@ -14,7 +13,7 @@ class Embedding:
     def __init__(self, table: Matrix) -> None:
         self.table = table
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def __call__(self, ids: Array) -> Array:
         """[T] int32 -> [T, columns] float32. An id outside the table is an error of the caller."""
         return kernels.embedding(ids, self.table)
 
@@ -25,6 +24,6 @@ class LMHead:
     def __init__(self, table: Matrix) -> None:
         self.weight = PackedWeight((table,))
 
-    def __call__(self, hidden: Tensor) -> Tensor:
+    def __call__(self, hidden: Array) -> Array:
         """[L, hidden] -> [L, vocab] float32."""
         return kernels.matmul(hidden, self.weight)

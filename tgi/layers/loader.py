@@ -16,22 +16,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from tgi.checkpoint import Checkpoint, RawTensor
 from tgi.checkpoint.blocks import BLOCKS, dequantize
 from tgi.checkpoint.mapping import forget
 from tgi.errors import ModelError
-from tgi.kernels import Matrix, PackedWeight
+from tgi.kernels import Array, Matrix, PackedWeight
+from tgi.kernels.arrays import FLOATS, encode
 from tgi.kernels.weights import INTEGER_LAYOUTS
 from tgi.layers.embedding import Embedding, LMHead
 from tgi.layers.linear import ColumnLinear, RowLinear
 from tgi.quantization import int8
 
 log = logging.getLogger(__name__)
-
-FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # Checkpoints of one architecture are saved with and without these, depending on the class that saved them.
 _PREFIX = re.compile(r"^(model\.language_model\.|language_model\.model\.|language_model\.|transformer\.|model\.)")
@@ -58,9 +55,9 @@ class Loader:
     """A place in a checkpoint. Every name is relative to it, and is found with or without the usual outer prefixes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, convert: int8.Convert | None = None
+        self, checkpoint: Checkpoint, *, dtype: str | None = None, convert: int8.Convert | None = None
     ) -> None:
-        """`dtype` holds float weights in that type; with `convert`, linear maps multiply in integers."""
+        """`dtype` holds float weights in that type ("bfloat16"); with `convert`, linear maps multiply in integers."""
         names = checkpoint.names()
         layout = next((name for name, kind in FLOATS.items() if kind == dtype), None)
         self._shelf = _Shelf(checkpoint, layout, {_bare(name): name for name in names}, convert)
@@ -103,12 +100,12 @@ class Loader:
         matrix = self._matrix(f"{name}.weight", outputs, inputs, transposed)
         return RowLinear(PackedWeight((matrix,)), self._biases((name,), (outputs,), bias))
 
-    def tensor(self, name: str, size: int) -> Tensor:
+    def tensor(self, name: str, size: int) -> Array:
         """A vector as [size] float32, copied."""
         raw = self._raw(name)
         if raw.shape != (size,):
             raise self._wrong_shape(raw, (size,))
-        vector = torch.from_numpy(self._values(raw)).reshape(size)
+        vector = self._values(raw).reshape(size)
         self._shelf.vector_bytes += vector.nbytes
         return vector
 
@@ -209,23 +206,23 @@ class Loader:
                              exit_code=18)  # fmt: skip
         data = raw.data
         if transposed or layout != raw.layout:
-            stored = torch.from_numpy(np.array(raw.data)).view(FLOATS[raw.layout]).view(raw.shape)
-            values = (stored.T if transposed else stored).to(FLOATS[layout]).contiguous()
-            data = values.view(torch.uint8).reshape(-1).numpy()
+            values = dequantize(raw.layout, raw.data, raw.shape[-1])
+            held = np.ascontiguousarray(encode(values.T if transposed else values, layout))
+            data = held.reshape(-1).view(np.uint8)
             forget(raw.data)
         if layout in FLOATS:
             self._shelf.float_bytes[layout] += data.nbytes
         return Matrix(layout, rows, columns, data, integer=self._shelf.convert is not None)
 
-    def _biases(self, names: Sequence[str], sizes: Sequence[int], bias: bool | None) -> Tensor | None:
+    def _biases(self, names: Sequence[str], sizes: Sequence[int], bias: bool | None) -> Array | None:
         present = [self.has(f"{name}.bias") for name in names]
         if bias is False or (bias is None and not any(present)):
             return None
         parts = [
-            self.tensor(f"{name}.bias", size) if found or bias else torch.zeros(size)
+            self.tensor(f"{name}.bias", size) if found or bias else np.zeros(size, np.float32)
             for name, size, found in zip(names, sizes, present, strict=True)
         ]
-        return torch.cat(parts)
+        return np.concatenate(parts)
 
     def _same(self, first: str, second: str) -> bool:
         one, two = self._raw(first), self._raw(second)
@@ -236,7 +233,7 @@ class Loader:
 
     @staticmethod
     def _values(raw: RawTensor) -> npt.NDArray[np.float32]:
-        return dequantize(raw.layout, np.array(raw.data), raw.shape[-1])
+        return dequantize(raw.layout, raw.data, raw.shape[-1])
 
     @staticmethod
     def _wrong_shape(raw: RawTensor, wanted: tuple[int, ...]) -> ModelError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from tgi import kernels
+from tgi.kernels import Array
 from tgi.layers.linear import ColumnLinear, RowLinear
 
 
@@ -16,7 +15,7 @@ class GatedMLP:
         self.down = down
         self.activation = activation
 
-    def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
+    def __call__(self, x: Array, residual: Array) -> Array:
         """[T, hidden], [T, hidden] -> [T, hidden]; `residual` is added to in place."""
         return self.down(kernels.gated(self.gate_up(x), self.activation), residual)
 
@@ -29,6 +28,6 @@ class MLP:
         self.down = down
         self.activation = activation
 
-    def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
+    def __call__(self, x: Array, residual: Array) -> Array:
         """[T, hidden], [T, hidden] -> [T, hidden]; `residual` is added to in place."""
         return self.down(kernels.activate(self.up(x), self.activation), residual)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from tgi.errors import ModelError
+from tgi.kernels import Array
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.rope_scaling import RopeConfig
 
@@ -124,10 +123,10 @@ class CausalLM(Protocol):
 
     config: ModelConfig
 
-    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Tensor:
+    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Array:
         """Compute the step's tokens, writing their keys and values. Returns: final hidden states [T, hidden]."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Array) -> Array:
         """Scores of every token of the vocabulary: [L, hidden] -> [L, vocab]."""
 
 

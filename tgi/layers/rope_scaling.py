@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tgi.errors import ModelError
+from tgi.kernels import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class RopeConfig:
             return total_len if total_len > self.max_positions else 0
         return 0
 
-    def frequencies(self, variant: int = 0) -> tuple[Tensor, float]:
+    def frequencies(self, variant: int = 0) -> tuple[Array, float]:
         """The angle a position adds to each pair, and the factor on cos and sin.
 
         Shapes: [dim / 2] float32. Units: radians a token.
@@ -134,20 +134,22 @@ def _number(settings: dict[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _base(rope: RopeConfig, theta: float | None = None) -> Tensor:
-    exponents = torch.arange(0, rope.dim, 2, dtype=torch.float32) / rope.dim
-    return 1.0 / ((theta or rope.theta) ** exponents)
+def _base(rope: RopeConfig, theta: float | None = None) -> Array:
+    """The base's powers are computed in float64: numpy's in float32 are off by more than torch's, which peers use."""
+    exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
+    powers = (theta or rope.theta) ** exponents.astype(np.float64)
+    return np.float32(1) / powers.astype(np.float32)
 
 
-def _default(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _default(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     return _base(rope), 1.0
 
 
-def _linear(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _linear(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     return _base(rope) / (rope.factor or 1.0), 1.0
 
 
-def _dynamic(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _dynamic(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     """Source: NTK-aware scaling (bloc97 and emozilla, 2023), with the length fixed at admission."""
     factor, longest = rope.factor or 1.0, rope.max_positions
     length = max(variant, longest)
@@ -155,18 +157,18 @@ def _dynamic(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
     return _base(rope, rope.theta * stretch), 1.0
 
 
-def _llama3(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _llama3(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     """Source: Llama 3.1's release, `apply_scaling`."""
     low, high = _number(rope.settings, "low_freq_factor", 1.0), _number(rope.settings, "high_freq_factor", 4.0)
     factor, base = rope.factor or 1.0, _base(rope)
     wavelength = 2 * math.pi / base
     blend = (rope.original_max / wavelength - low) / (high - low)
     blended = (1 - blend) * base / factor + blend * base
-    stretched = torch.where(wavelength > rope.original_max / low, base / factor, blended)
-    return torch.where(wavelength < rope.original_max / high, base, stretched), 1.0
+    stretched = np.where(wavelength > rope.original_max / low, base / factor, blended)
+    return np.where(wavelength < rope.original_max / high, base, stretched), 1.0
 
 
-def _yarn(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _yarn(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     """Source: YaRN (Peng et al., 2023), sections 3.2 and 3.4."""
     settings = rope.settings
     factor = rope.factor if rope.factor is not None else rope.max_positions / rope.original_max
@@ -182,7 +184,7 @@ def _yarn(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
     low, high = max(low, 0), min(high, rope.dim - 1)
     if low == high:
         high += 0.001
-    ramp = ((torch.arange(rope.dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    ramp = ((np.arange(rope.dim // 2, dtype=np.float32) - low) / (high - low)).clip(0, 1)
     base = _base(rope)
     return base / factor * ramp + base * (1 - ramp), _yarn_attention_factor(settings, factor)
 
@@ -199,13 +201,13 @@ def _yarn_attention_factor(settings: dict[str, Any], factor: float) -> float:
     return sharpen(1.0)
 
 
-def _longrope(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _longrope(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     """Source: LongRoPE (Ding et al., 2024); the long list serves the whole of a sequence beyond the trained length."""
     name = "long_factor" if variant else "short_factor"
     divisors = rope.settings.get(name)
     if not isinstance(divisors, list) or len(divisors) != rope.dim // 2:
         raise ModelError(f"config.json: RoPE's `{name}` must list {rope.dim // 2} numbers", exit_code=16)
-    frequencies = _base(rope) / torch.tensor(divisors, dtype=torch.float32)
+    frequencies = _base(rope) / np.array(divisors, dtype=np.float32)
     if "attention_factor" in rope.settings:
         return frequencies, _number(rope.settings, "attention_factor", 1.0)
     factor = rope.factor if rope.factor is not None else rope.max_positions / rope.original_max
@@ -214,7 +216,7 @@ def _longrope(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
     return frequencies, math.sqrt(1 + math.log(factor) / math.log(rope.original_max))
 
 
-def _proportional(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
+def _proportional(rope: RopeConfig, variant: int) -> tuple[Array, float]:
     fraction = _number(rope.settings, "partial_rotary_factor", 1.0)
     frequencies = _base(rope) / (rope.factor or 1.0)
     frequencies[int(fraction * rope.head_dim // 2) :] = 0.0
@@ -222,7 +224,7 @@ def _proportional(rope: RopeConfig, variant: int) -> tuple[Tensor, float]:
 
 
 _OTHER_NAMES = {"su": "longrope"}
-_FREQUENCIES: dict[str, Callable[[RopeConfig, int], tuple[Tensor, float]]] = {
+_FREQUENCIES: dict[str, Callable[[RopeConfig, int], tuple[Array, float]]] = {
     "default": _default,
     "linear": _linear,
     "dynamic": _dynamic,

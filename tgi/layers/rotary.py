@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tgi import kernels
+from tgi.kernels import Array
 from tgi.layers.forward_batch import ForwardBatch
 from tgi.layers.rope_scaling import RopeConfig
 
@@ -22,15 +22,15 @@ MAX_TABLES = 16
 class Rotation:
     """How far to turn each token's pairs: cos and sin [T, dim / 2] float32."""
 
-    cos: Tensor
-    sin: Tensor
+    cos: Array
+    sin: Array
     interleaved: bool  # pairs are (2i, 2i+1), else (i, i + dim/2)
 
 
 class Rotary:
     """Positions to rotations. The result for a token depends on its position and its request's variant alone."""
 
-    def __init__(self, rope: RopeConfig, *, interleaved: bool = False, divisors: Tensor | None = None) -> None:
+    def __init__(self, rope: RopeConfig, *, interleaved: bool = False, divisors: Array | None = None) -> None:
         """`divisors` [dim / 2] divides the frequencies: a GGUF file's way to say llama3 scaling."""
         self.rope = rope
         self._interleaved = interleaved
@@ -42,19 +42,17 @@ class Rotary:
         cos, sin = kernels.refreshed(lambda: self._look_up(batch))
         return Rotation(cos, sin, self._interleaved)
 
-    def _look_up(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
-        # By numpy, and the first variant without a loop: of a step of few tokens, torch's calls would be a good part.
-        places = batch.positions.numpy()
-        if not batch.rope_variants.numpy().any():
+    def _look_up(self, batch: ForwardBatch) -> tuple[Array, Array]:
+        places = batch.positions
+        if not batch.rope_variants.any():  # without a loop: of a step of few tokens it would be a good part
             cos, sin = self._table(0).up_to(int(places.max()) + 1)
-            return torch.from_numpy(cos.numpy()[places]), torch.from_numpy(sin.numpy()[places])
-        counts = batch.query_starts.diff()
-        variants = batch.rope_variants.repeat_interleave(counts)  # [T]
-        cos = torch.empty(len(variants), self.rope.dim // 2)
-        sin = torch.empty_like(cos)
+            return cos[places], sin[places]
+        variants = batch.rope_variants.repeat(np.diff(batch.query_starts))  # [T]
+        shape = len(variants), self.rope.dim // 2
+        cos, sin = np.empty(shape, np.float32), np.empty(shape, np.float32)
         for variant in sorted(set(batch.rope_variants.tolist())):
             chosen = variants == variant
-            positions = batch.positions[chosen]
+            positions = places[chosen]
             table_cos, table_sin = self._table(variant).up_to(int(positions.max()) + 1)
             cos[chosen], sin[chosen] = table_cos[positions], table_sin[positions]
         return cos, sin
@@ -74,24 +72,31 @@ class Rotary:
 
 
 class _Table:
-    """Cosines and sines of every position up to the longest asked for, in float32 as transformers computes them."""
+    """Cosines and sines of every position up to the longest asked for, of angles in float32 as transformers has them.
 
-    def __init__(self, frequencies: Tensor, factor: float) -> None:
+    They are computed in float64: rounded from that, they are the same on every processor, whatever its vectors.
+    """
+
+    def __init__(self, frequencies: Array, factor: float) -> None:
         self._frequencies = frequencies
-        self._factor = factor
-        self._cos = torch.empty(0, len(frequencies))
-        self._sin = torch.empty(0, len(frequencies))
+        self._factor = np.float32(factor)
+        self._cos = np.empty((0, len(frequencies)), np.float32)
+        self._sin = self._cos
 
-    def up_to(self, length: int) -> tuple[Tensor, Tensor]:
+    def up_to(self, length: int) -> tuple[Array, Array]:
         """Tables of at least `length` positions: [positions, dim / 2] each."""
         have = len(self._cos)
         if length > have:
             # At least doubling keeps the copying of a growing table linear.
             wanted = -(-max(length, 2 * have) // PIECE)
-            angles = [
-                torch.arange(piece * PIECE, (piece + 1) * PIECE, dtype=torch.float32)[:, None] * self._frequencies
-                for piece in range(have // PIECE, wanted)
-            ]
-            self._cos = torch.cat([self._cos, *(angle.cos() * self._factor for angle in angles)])
-            self._sin = torch.cat([self._sin, *(angle.sin() * self._factor for angle in angles)])
+            angles = [self._angles(piece * PIECE) for piece in range(have // PIECE, wanted)]
+            self._cos = np.concatenate([self._cos, *(self._scaled(np.cos(angle)) for angle in angles)])
+            self._sin = np.concatenate([self._sin, *(self._scaled(np.sin(angle)) for angle in angles)])
         return self._cos, self._sin
+
+    def _angles(self, first: int) -> Array:
+        angles = np.arange(first, first + PIECE, dtype=np.float32)[:, None] * self._frequencies
+        return angles.astype(np.float64)
+
+    def _scaled(self, values: Array) -> Array:
+        return values.astype(np.float32) * self._factor

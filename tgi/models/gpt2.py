@@ -5,8 +5,7 @@ Source: Radford et al., 2019; `GPT2LMHeadModel` of transformers, whose `Conv1D` 
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from tgi.kernels import Array
 from tgi.layers.attention import Attention
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import Loader
@@ -42,7 +41,7 @@ class Layer:
             config.activation,
         )
 
-    def __call__(self, x: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
+    def __call__(self, x: Array, batch: ForwardBatch, cache: KVCache) -> Array:
         """[T, hidden] -> [T, hidden], `x` itself, added to in place."""
         x = self.attention(self.attention_norm(x), None, batch, cache, residual=x)
         return self.mlp(self.mlp_norm(x), residual=x)
@@ -61,14 +60,14 @@ class Model:
         self.head = load.lm_head("lm_head", embedding="transformer.wte", tied=config.tie_word_embeddings,
                                  rows=vocab, columns=hidden)  # fmt: skip
 
-    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Tensor:
+    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Array:
         """See `CausalLM.forward`."""
         x = self.embed(batch.input_ids) + self.positions(batch.positions)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, batch, cache)
         return self.norm(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Array) -> Array:
         """See `CausalLM.logits`."""
         return self.head(hidden)
 

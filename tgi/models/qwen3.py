@@ -5,8 +5,7 @@ Source: Yang et al., 2025; `Qwen3ForCausalLM` of transformers.
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from tgi.kernels import Array
 from tgi.layers.attention import Attention
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import Loader
@@ -39,7 +38,7 @@ class Layer:
             config.activation,
         )
 
-    def __call__(self, x: Tensor, rotation: Rotation, batch: ForwardBatch, cache: KVCache) -> Tensor:
+    def __call__(self, x: Array, rotation: Rotation, batch: ForwardBatch, cache: KVCache) -> Array:
         """[T, hidden] -> [T, hidden], `x` itself, added to in place."""
         x = self.attention(self.attention_norm(x), rotation, batch, cache, residual=x)
         return self.mlp(self.mlp_norm(x), residual=x)
@@ -60,7 +59,7 @@ class Model:
         self.head = load.lm_head("lm_head", embedding="model.embed_tokens", tied=config.tie_word_embeddings,
                                  rows=vocab, columns=hidden)  # fmt: skip
 
-    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Tensor:
+    def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Array:
         """See `CausalLM.forward`."""
         rotation = self.rotary(batch)
         x = self.embed(batch.input_ids)
@@ -68,6 +67,6 @@ class Model:
             x = layer(x, rotation, batch, cache)
         return self.norm(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Array) -> Array:
         """See `CausalLM.logits`."""
         return self.head(hidden)

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from tgi.checkpoint.blocks import BLOCKS, row_bytes
+from tgi.checkpoint.blocks import BLOCKS, dequantize, row_bytes
 from tgi.checkpoint.mapping import map_file
 from tgi.errors import ModelError
 
@@ -25,7 +24,6 @@ log = logging.getLogger(__name__)
 LAYOUT = "Q8_0"
 GROUP = BLOCKS[LAYOUT][0]
 
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DIGEST_BYTES = 32
 # Goes into a file's name: another way to round must never read these files.
 _VERSION = b"tgi int8 groups of 32, half-precision scales, 1"
@@ -46,13 +44,14 @@ def quantize(layout: str, data: Bytes, columns: int) -> Bytes:
     Shapes: data [rows * columns * item size] uint8, in "F32", "F16" or "BF16"; columns a multiple of 32; returns
     [rows * columns / 32 * 34] uint8.
     """
-    stored = torch.from_numpy(np.ascontiguousarray(data)).view(_FLOATS[layout])
+    stored = np.ascontiguousarray(data)
+    item = BLOCKS[layout][1]
     size = row_bytes(LAYOUT, columns)
-    out = np.empty(stored.numel() // columns * size, dtype=np.uint8)
+    out = np.empty(stored.size // (columns * item) * size, dtype=np.uint8)
     blocks = out.view(np.dtype([("scale", "<f2"), ("integers", "i1", GROUP)]))
     for start in range(0, len(blocks), _STEP_VALUES // GROUP):
         piece = blocks[start : start + _STEP_VALUES // GROUP]
-        groups = stored[start * GROUP : (start + len(piece)) * GROUP].float().numpy().reshape(-1, GROUP)
+        groups = dequantize(layout, stored[start * GROUP * item : (start + len(piece)) * GROUP * item], GROUP)
         with np.errstate(invalid="ignore", over="ignore"):
             scale = (np.abs(groups).max(axis=1) / np.float32(127)).astype(np.float16)
             scale[~np.isfinite(scale)] = np.nan

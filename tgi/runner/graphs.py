@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from tgi import kernels
+from tgi.kernels import Array
 from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.model import CausalLM
 from tgi.runner.plan import StepPlan
@@ -26,8 +23,8 @@ MAX_ROWS = 128
 @dataclass(frozen=True, slots=True)
 class _Graph:
     recording: kernels.Recording
-    inputs: tuple[npt.NDArray[Any], ...]  # what the recorded calls read, in the order of `_NAMES`
-    hidden: Tensor  # [T, hidden] what they leave
+    inputs: tuple[Array, ...]  # what the recorded calls read, in the order of `_NAMES`
+    hidden: Array  # [T, hidden] what they leave
 
 
 class GraphRunner:
@@ -41,7 +38,7 @@ class GraphRunner:
         self._graphs: OrderedDict[int, _Graph] = OrderedDict()
         self._refused = False  # the model computes something beside the kernels
 
-    def forward(self, plan: StepPlan) -> Tensor:
+    def forward(self, plan: StepPlan) -> Array:
         """Final hidden states [T, hidden], which the next call may overwrite.
 
         Raises: ValueError when the step names a token, a slot or a block that does not exist.
@@ -58,15 +55,15 @@ class GraphRunner:
         graph.recording.replay()
         return graph.hidden
 
-    def _record(self, plan: StepPlan, rows: int) -> Tensor:
+    def _record(self, plan: StepPlan, rows: int) -> Array:
         batch = _batch(plan)
-        inputs = ForwardBatch(**{name: torch.zeros_like(getattr(batch, name)) for name in _NAMES} | {
-            "block_tables": torch.zeros(rows, self._max_blocks, dtype=torch.int32),
-            "logits_indices": torch.empty(0, dtype=torch.int32),
+        inputs = ForwardBatch(**{name: np.zeros_like(getattr(batch, name)) for name in _NAMES} | {
+            "block_tables": np.zeros((rows, self._max_blocks), np.int32),
+            "logits_indices": np.empty(0, np.int32),
     })  # fmt: skip
-        arrays = tuple(getattr(inputs, name).numpy() for name in _NAMES)
+        arrays = tuple(getattr(inputs, name) for name in _NAMES)
         _fill(arrays, plan)
-        recorder = kernels.record(getattr(inputs, name) for name in _NAMES)
+        recorder = kernels.record(arrays)
         if recorder is None:
             self._refused = True
             return self._model.forward(batch, self._caches)
@@ -84,10 +81,10 @@ _NAMES = tuple(field.name for field in fields(ForwardBatch) if field.name != "lo
 
 
 def _batch(plan: StepPlan) -> ForwardBatch:
-    return ForwardBatch(**{field.name: torch.from_numpy(getattr(plan, field.name)) for field in fields(ForwardBatch)})
+    return ForwardBatch(**{field.name: getattr(plan, field.name) for field in fields(ForwardBatch)})
 
 
-def _fill(inputs: tuple[npt.NDArray[Any], ...], plan: StepPlan) -> None:
-    for name, target in zip(_NAMES, inputs, strict=True):  # by numpy: torch needs four times as long for a few numbers
+def _fill(inputs: tuple[Array, ...], plan: StepPlan) -> None:
+    for name, target in zip(_NAMES, inputs, strict=True):
         source = getattr(plan, name)
         np.copyto(target if target.ndim == 1 else target[:, : source.shape[1]], source)

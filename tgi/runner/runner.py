@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-import torch
-from torch import Tensor
 
 from tgi import kernels, models
 from tgi.checkpoint import Checkpoint
 from tgi.config import Config
 from tgi.errors import ModelError
 from tgi.guidance.mask import LoadTokenizer, Matchers
+from tgi.kernels import Array
+from tgi.kernels.arrays import FLOATS, STORED
 from tgi.layers.forward_batch import KVCache
-from tgi.layers.loader import FLOATS, Loader
+from tgi.layers.loader import Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
 from tgi.quantization import int8
@@ -43,11 +43,12 @@ class ModelRunner:
     device = "cpu"
 
     def __init__(
-        self, model: CausalLM, plan: MemoryPlan, *, kv_dtype: torch.dtype, dtype: str, quantize: str | None,
-        kernels: str, grammars: GrammarFactory | None = None,
+        self, model: CausalLM, plan: MemoryPlan, *, kv_layout: str, quantize: str | None, kernels: str,
+        grammars: GrammarFactory | None = None,
     ) -> None:  # fmt: skip
+        """`kv_layout`: what keys and values are held in, one of `tgi.kernels.arrays.FLOATS`."""
         self.model_type = model.config.model_type
-        self.dtype = dtype
+        self.dtype = FLOATS[kv_layout]
         self.quantize = quantize
         self.kernels = kernels
         self.vocab_size = model.config.vocab_size
@@ -63,7 +64,7 @@ class ModelRunner:
         self._sampler = Sampler(self.vocab_size, grammars)
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
-        self._caches = [KVCache(_pages(shape, kv_dtype), _pages(shape, kv_dtype)) for _ in model.config.windows]
+        self._caches = [KVCache(_pages(shape, kv_layout), _pages(shape, kv_layout)) for _ in model.config.windows]
         longest = -(-plan.max_total_tokens // plan.block_size)
         self._graphs = GraphRunner(model, self._caches, max_blocks=longest)
 
@@ -80,7 +81,7 @@ class ModelRunner:
         """
         start = time.perf_counter()
         chosen = kernels.configure(threads=config.batching.threads, native=not config.model.disable_custom_kernels)
-        asked = None if config.model.dtype is None else getattr(torch, config.model.dtype)
+        asked = config.model.dtype
         convert = config.model.quantize == "int8"
         loader = Loader(checkpoint, dtype=asked, convert=(to_int8 or _int8_cache().quantize) if convert else None)
         model = models.load(
@@ -94,17 +95,17 @@ class ModelRunner:
             )
         # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice,
         # integer arithmetic is one.
-        kv_dtype = asked or FLOATS.get(loader.float_layout, torch.float32)
-        if convert and kv_dtype == torch.float32:
-            kv_dtype = torch.float16
+        stored = loader.float_layout if loader.float_layout in FLOATS else "F32"
+        kv_layout = next((layout for layout, name in FLOATS.items() if name == asked), stored)
+        if convert and kv_layout == "F32":
+            kv_layout = "F16"
         plan = plan_memory(
-            model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=kv_dtype.itemsize
+            model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=STORED[kv_layout].itemsize
         )  # fmt: skip
         runner = cls(
             model,
             plan,
-            kv_dtype=kv_dtype,
-            dtype=str(kv_dtype).removeprefix("torch."),
+            kv_layout=kv_layout,
             quantize=_quantization(loader, convert),
             kernels=chosen,
             grammars=Matchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
@@ -134,15 +135,6 @@ class ModelRunner:
         Raises: MemoryError when the step does not fit into memory; sampling rows that the plan began then exist, and
         are forgotten when a later plan names them in `ended`.
         """
-        try:
-            with torch.inference_mode():
-                return self._execute(plan)
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error):
-                raise MemoryError(str(error)) from error
-            raise
-
-    def _execute(self, plan: StepPlan) -> StepResult:
         start = time.perf_counter()
         self._sampler.end(plan.ended)
         self._sampler.begin(plan.started)
@@ -155,14 +147,12 @@ class ModelRunner:
             start = time.perf_counter()
             # Logits for these rows only: a vocabulary is too wide to have them for every token of a prompt.
             indices, rows = plan.logits_indices[entries], plan.logits_rows[entries].tolist()
-            logits = self._model.logits(
-                hidden if len(indices) == len(plan.input_ids) else hidden[torch.from_numpy(indices)]
-            )
+            logits = self._model.logits(hidden if len(indices) == len(plan.input_ids) else hidden[indices])
             middle = time.perf_counter()
             if sampled:
-                choice = self._sampler.sample(logits.numpy(), rows)
+                choice = self._sampler.sample(logits, rows)
             else:
-                choice = self._sampler.score(logits.numpy(), rows, plan.targets[entries])
+                choice = self._sampler.score(logits, rows, plan.targets[entries])
             parts.append((entries, choice))
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
@@ -211,14 +201,15 @@ def _slices(plan: StepPlan) -> Iterator[tuple[_Entries, bool]]:
             yield entries[start : start + LOGITS_ROWS], sampled
 
 
-def _pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor whose memory the operating system hands out, zeroed, page by page as it is first written."""
+def _pages(shape: tuple[int, ...], layout: str) -> Array:
+    """An array whose memory the operating system hands out, zeroed, page by page as it is first written."""
+    dtype = STORED[layout]
     size = int(np.prod(shape)) * dtype.itemsize
     pages = mmap.mmap(-1, size)
     # The first token of a request would wait for the system to find, and to clear, a huge page in every layer.
     with contextlib.suppress(OSError):  # a system without huge pages knows no such advice
         pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8)).view(dtype).view(shape)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def _scratch_plan(first: int, last: int, started: tuple[RowState, ...]) -> StepPlan:

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from tgi import kernels
 from tgi.runner import logits as processors
@@ -97,7 +96,7 @@ class Sampler:
                 choice.token_ids[entry], choice.logprobs[entry] = draw(scores[0], next(noise))
         greedy = [entry for entry, state in enumerate(states) if not state.params.do_sample]
         if greedy:
-            chosen = _greedy(logits if len(greedy) == len(states) else logits[greedy])
+            chosen = kernels.greedy(logits if len(greedy) == len(states) else logits[greedy])
             choice.token_ids[greedy], choice.logprobs[greedy] = chosen
         self._take(logits, states, choice)
         return choice
@@ -105,7 +104,7 @@ class Sampler:
     @staticmethod
     def _most_likely(logits: Float32) -> Choice:
         """The choice of rows that want nothing else, and so remember nothing of it."""
-        choice = Choice(*_greedy(logits))
+        choice = Choice(*kernels.greedy(logits))
         for entry, logprob in enumerate(choice.logprobs.tolist()):
             if math.isnan(logprob):
                 choice.token_ids[entry], choice.failed[entry] = 0, NOT_NUMBERS
@@ -162,12 +161,6 @@ def _noise(states: Sequence[SamplingRow]) -> list[float]:
         [state.length for state in states],
     ).tolist()
     return noise
-
-
-def _greedy(logits: Float32) -> tuple[Int32, Float32]:
-    """`kernels.greedy` of arrays."""
-    token_ids, logprobs = kernels.greedy(torch.from_numpy(logits))
-    return token_ids.numpy(), logprobs.numpy()
 
 
 def draw(scores: Float32, noise: float) -> tuple[int, float]:
