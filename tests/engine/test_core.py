@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.fakes import FakeRunner, expected_tokens, make_request
+from tests.tiny_models import tiny_model
 from tgi.config import Config
 from tgi.engine import core
 from tgi.engine.messages import (
@@ -26,6 +32,7 @@ from tgi.engine.messages import (
     StepOutput,
 )
 from tgi.errors import EngineGone, ModelError
+from tgi.kernels.cpu import find_library
 from tgi.runner.plan import StepPlan, StepResult
 from tgi.wire import Channel
 
@@ -206,3 +213,47 @@ def test_torchs_out_of_memory_is_known_by_its_name() -> None:
     assert core.is_out_of_memory(OutOfMemoryError())
     assert core.is_out_of_memory(MemoryError())
     assert not core.is_out_of_memory(RuntimeError())
+
+
+SERVE = """
+import json, pathlib, sys
+from tests.step_plans import Driver
+from tgi.config import Config, Limits, Model
+from tgi.engine.core import load_runner
+from tgi.guidance.grammar import Compiler, Constraint
+from tgi.sampling import SamplingParams
+
+folder, options = sys.argv[1], json.loads(sys.argv[2])
+runner = load_runner(Config(model=Model(model_id=folder, **options), limits=Limits(max_total_tokens=64)),
+                     pathlib.Path(folder))
+runner.warm_up()
+driver = Driver(runner)
+everything = SamplingParams(
+    do_sample=True, seed=1, temperature=0.8, top_k=50, top_p=0.9, typical_p=0.95, min_p=0.01, repetition_penalty=1.2,
+    frequency_penalty=0.1, presence_penalty=0.1, no_repeat_ngram_size=3, logit_bias={7: 1.0}, bad_words=((9, 8),),
+    watermark_gamma=0.5, watermark_delta=1.0, grammar=Compiler().compile(Constraint("regex", "[ab]+")))
+sequences = [driver.add([5, 6, 7]), driver.add([5, 6, 8], everything, top_tokens=3), driver.add([1, 2, 3], score=True)]
+driver.step(*((sequence, 3) for sequence in sequences))
+result = driver.step(*((sequence, 1) for sequence in sequences[:2]))
+print(json.dumps([sorted(result.failed.values()), "torch" in sys.modules]))
+"""
+
+
+@pytest.mark.skipif(find_library() is None, reason="the native library was not built")
+@pytest.mark.parametrize(
+    ("model_type", "options", "loaded"),
+    [
+        ("llama", {}, False),
+        ("llama", {"quantize": "int8"}, False),
+        ("gpt2", {"dtype": "bfloat16"}, False),
+        ("llama", {"disable_custom_kernels": True}, True),
+    ],
+)
+def test_torch_is_loaded_only_to_compute(
+    model_type: str, options: dict[str, Any], loaded: bool, tmp_path: Path
+) -> None:
+    folder = tiny_model(tmp_path / "model", model_type)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", SERVE, str(folder), json.dumps(options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout or "null") == [[], loaded], done.stderr

@@ -18,7 +18,7 @@ class _MappedFile(mmap.mmap):
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
     """The whole file as bytes, copy-on-write: nothing is read before it is touched, nothing is ever written back.
 
-    The view is writable because torch warns about tensors over read-only memory.
+    The view is writable because torch, where that computes, warns about tensors over read-only memory.
 
     Shapes: returns [file size] uint8.
     Raises: ModelError when the file is missing (exit 12), empty or unreadable (exit 16).

@@ -1,4 +1,4 @@
-"""Calls a function that needs torch in a child process: the command line itself never loads it."""
+"""Calls a function of the engine's side in a child process: the command line itself never loads what that loads."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Decides what each step computes: queues, KV blocks, the loop. Only `core.py` reaches torch, through the runner."""
+"""Decides what each step computes: queues, KV blocks, the loop. Only `core.py` reaches the runner."""

@@ -1,6 +1,6 @@
 """The engine process: receive, plan, compute, report, until the front end is gone.
 
-The runner, and torch with it, is imported by `load_runner` alone, in the child, once signals and sockets are in place.
+The runner is imported by `load_runner` alone, in the child, once signals and sockets are in place.
 """
 
 from __future__ import annotations
@@ -161,11 +161,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def load_runner(config: Config, model_path: Path) -> Runner:
     """The model's runner. Raises: ModelError, ConfigError when it cannot run here."""
-    from tgi.checkpoint import open_checkpoint  # noqa: PLC0415  (only this process may load torch)
+    from tgi.checkpoint import open_checkpoint  # noqa: PLC0415  (only this process needs it)
     from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415
-    from tgi.runner.lean_torch import import_torch  # noqa: PLC0415
-
-    import_torch()  # before anything below does, in full
     from tgi.runner.runner import ModelRunner  # noqa: PLC0415
 
     tokenizer = functools.partial(load_encoding, model_path, config.model.tokenizer_config_path)

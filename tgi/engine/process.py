@@ -20,7 +20,7 @@ from tgi.config import Config
 
 logger = logging.getLogger(__name__)
 
-# Named, not imported: loading them loads torch, which only the child may do.
+# Named, not imported: only the child needs what they load.
 ENGINE = "tgi.engine.core:main"
 RUNNER = "tgi.engine.core:load_runner"
 
