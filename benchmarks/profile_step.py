@@ -59,19 +59,18 @@ def profile(runner: ModelRunner, rows: int, context: int, repeats: int) -> dict[
         runner.execute(decode_step(runner, rows, context, first=number == 0))
     plan = decode_step(runner, rows, context, first=False)
     found = {"step": _least(lambda: runner.execute(plan), repeats)}
-    graph = runner._graphs._graphs[rows]
-    run = graph.recording.run
+    recording = runner._graphs._graphs[rows, True].recording
+    run = recording.run
     assert run is not None
-    parts = list(calls(graph.recording))
+    parts = list(calls(recording))
     least = [float("inf")] * len(parts)
     for _ in range(repeats):
         for number, (_, program) in enumerate(parts):
             least[number] = min(least[number], _least(functools.partial(run, program.ctypes.data, len(program)), 1))
-    for (name, _), time_us in zip(parts, least, strict=True):
+    *layers, head, greedy = zip(parts, least, strict=True)
+    for (name, _), time_us in layers:
         found[name] = found.get(name, 0.0) + time_us
-    rows_of = graph.hidden[:rows].clone()
-    found["output layer"] = _least(lambda: runner._model.logits(rows_of), repeats)
-    found["sampling"] = 1e6 * min(runner.execute(plan).sample_s for _ in range(repeats))
+    found["output layer"], found["greedy"] = head[1], greedy[1]
     found["the rest"] = found["step"] - sum(value for name, value in found.items() if name != "step")
     runner._sampler.end(tuple(range(rows)))
     return found
@@ -98,7 +97,7 @@ def main() -> None:
     runner = ModelRunner.load(open_checkpoint(options.model), config=Config(model=Model(quantize=options.quantize)))
     runner.warm_up()
     limits = machine.measure_roof()
-    cost = roof.model_cost(options.model, kv_item_bytes=runner._caches[0].keys.element_size())
+    cost = roof.model_cost(options.model, kv_item_bytes=runner._caches[0].keys.itemsize)
     rate = limits.integer_rate if options.quantize and limits.integer_rate else limits.float32_rate
     for rows in [int(word) for word in options.streams.split(",")]:
         found = profile(runner, rows, options.context, options.repeats)

@@ -13,6 +13,7 @@ from tgi.checkpoint import open_checkpoint
 from tgi.config import Batching, Config
 from tgi.runner import graphs
 from tgi.runner.runner import ModelRunner
+from tgi.sampling import SamplingParams
 
 
 def load(path: Path) -> ModelRunner:
@@ -54,7 +55,7 @@ def test_the_least_used_recordings_go(tmp_path: Path, monkeypatch: pytest.Monkey
     driver.step(*((sequence, 3) for sequence in sequences))
     for count in (1, 2, 1, 3):
         driver.step(*((sequence, 1) for sequence in sequences[:count]))
-    assert list(runner._graphs._graphs) == [1, 3]
+    assert [rows for rows, _ in runner._graphs._graphs] == [1, 3]
 
 
 def test_torch_computes_without_recordings(tmp_path: Path) -> None:
@@ -67,3 +68,19 @@ def test_torch_computes_without_recordings(tmp_path: Path) -> None:
     driver.step((sequence, 1))
     assert not runner._graphs._graphs
     kernels.configure(threads=1)
+
+
+def test_a_step_that_asks_for_likeliest_tokens_alone_is_one_recording(tmp_path: Path) -> None:
+    if kernels.record([]) is None:
+        pytest.skip("the native library was not built")
+    tiny_model(tmp_path)
+    outputs = []
+    for neighbour in (SamplingParams(), SamplingParams(do_sample=True, seed=1)):
+        runner = load(tmp_path)
+        driver = Driver(runner)
+        sequences = [driver.add([1, 2, 3], longest=40), driver.add([4, 5, 6], neighbour, longest=40)]
+        driver.step(*((sequence, 3) for sequence in sequences))
+        results = [driver.step(*((sequence, 1) for sequence in sequences)) for _ in range(5)]
+        assert list(runner._graphs._graphs) == [(2, not neighbour.do_sample)]
+        outputs.append((sequences[0].output, [result.logprobs[0] for result in results]))
+    assert outputs[0] == outputs[1]

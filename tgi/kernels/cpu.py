@@ -113,7 +113,7 @@ _SIGNATURES = {
     "write_kv": "vllvllppilllvl",
     "attention": "vllllllppillvvvllflv",
     "activate": "vlliiv",
-    "greedy": "plllpp",
+    "greedy": "vlllpp",
     "replay": "pl",
 }
 _TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
@@ -143,7 +143,6 @@ class CpuKernels:
         self._configure = _bind(library, "configure")
         self._pack = _bind(library, "pack")
         self._replay = _bind(library, "replay")
-        self._greedy = _bind(library, "greedy")
         self._replayed = {name: _bind(library, name) for name in REPLAYED}
         self._memory = Memory()
         self._scratch = Memory(forgets=True)  # of its own: what a replay writes into may look free
@@ -158,6 +157,7 @@ class CpuKernels:
         self._write_kv = functions["write_kv"]
         self._attention = functions["attention"]
         self._activate = functions["activate"]
+        self._greedy = functions["greedy"]
         self._empty = empty
 
     def _scratch_array(self, *shape: int) -> Array:

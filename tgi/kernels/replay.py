@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tgi.kernels.arrays import Array
 
-REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate")
+REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate", "greedy")
 """Functions of the library that can be recorded, in the order of the switch in `native/api.cpp`."""
 
 

@@ -1,4 +1,4 @@
-"""Forward passes of decode steps, recorded once for each number of rows and replayed in one native call."""
+"""Decode steps, recorded once for each number of rows and replayed in one native call."""
 
 from __future__ import annotations
 
@@ -21,10 +21,18 @@ MAX_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a forward pass leaves, until the next one."""
+
+    hidden: Array  # [T, hidden] final states
+    likeliest: tuple[Array, Array] | None = None  # [T] as of `kernels.greedy`; None: not computed here
+
+
+@dataclass(frozen=True, slots=True)
 class _Graph:
     recording: kernels.Recording
     inputs: tuple[Array, ...]  # what the recorded calls read, in the order of `_NAMES`
-    hidden: Array  # [T, hidden] what they leave
+    outcome: Outcome
 
 
 class GraphRunner:
@@ -35,27 +43,29 @@ class GraphRunner:
         self._model = model
         self._caches = caches
         self._max_blocks = max_blocks
-        self._graphs: OrderedDict[int, _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, bool], _Graph] = OrderedDict()
         self._refused = False  # the model computes something beside the kernels
 
-    def forward(self, plan: StepPlan) -> Array:
-        """Final hidden states [T, hidden], which the next call may overwrite.
+    def forward(self, plan: StepPlan, *, likeliest: bool) -> Outcome:
+        """Compute the step's tokens, and the likeliest next ones where all is asked of is one for each: `likeliest`.
 
         Raises: ValueError when the step names a token, a slot or a block that does not exist.
         """
         rows = len(plan.context_lens)
         fits = 0 < rows <= MAX_ROWS and plan.block_tables.shape[1] <= self._max_blocks
         if self._refused or not fits or len(plan.input_ids) != rows:
-            return self._model.forward(_batch(plan), self._caches)
-        graph = self._graphs.get(rows)
+            return Outcome(self._model.forward(_batch(plan), self._caches))
+        kind = rows, likeliest
+        graph = self._graphs.get(kind)
         if graph is None:
-            return self._record(plan, rows)
-        self._graphs.move_to_end(rows)
+            return self._record(plan, kind)
+        self._graphs.move_to_end(kind)
         _fill(graph.inputs, plan)
         graph.recording.replay()
-        return graph.hidden
+        return graph.outcome
 
-    def _record(self, plan: StepPlan, rows: int) -> Array:
+    def _record(self, plan: StepPlan, kind: tuple[int, bool]) -> Outcome:
+        rows, likeliest = kind
         batch = _batch(plan)
         inputs = ForwardBatch(**{name: np.zeros_like(getattr(batch, name)) for name in _NAMES} | {
             "block_tables": np.zeros((rows, self._max_blocks), np.int32),
@@ -66,15 +76,17 @@ class GraphRunner:
         recorder = kernels.record(arrays)
         if recorder is None:
             self._refused = True
-            return self._model.forward(batch, self._caches)
+            return Outcome(self._model.forward(batch, self._caches))
         with recorder as recording:
             hidden = self._model.forward(inputs, self._caches)
+            # The logits are not kept: their memory, the largest of a step, serves every recording.
+            outcome = Outcome(hidden, kernels.greedy(self._model.logits(hidden)) if likeliest else None)
         self._refused = not recording.complete
         if recording.complete:
-            self._graphs[rows] = _Graph(recording, arrays, hidden)
+            self._graphs[kind] = _Graph(recording, arrays, outcome)
             if len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
-        return hidden
+        return outcome
 
 
 _NAMES = tuple(field.name for field in fields(ForwardBatch) if field.name != "logits_indices")

@@ -138,15 +138,21 @@ class ModelRunner:
         start = time.perf_counter()
         self._sampler.end(plan.ended)
         self._sampler.begin(plan.started)
-        self._sampler.prepare_masks(plan.logits_rows[plan.sample].tolist())  # beside the forward pass
-        hidden = self._graphs.forward(plan)
+        chosen_rows = (plan.logits_rows if _chooses_all(plan) else plan.logits_rows[plan.sample]).tolist()
+        self._sampler.prepare_masks(chosen_rows)  # beside the forward pass
+        each_once = _chooses_all(plan) and len(chosen_rows) == len(plan.input_ids)
+        outcome = self._graphs.forward(plan, likeliest=each_once and not self._sampler.asks(chosen_rows))
         forward_s = time.perf_counter() - start
+        if outcome.likeliest is not None:
+            choice = self._sampler.likeliest(*outcome.likeliest)
+            return _result(plan, [(slice(None), choice)], forward_s, time.perf_counter() - start - forward_s)
         sample_s = 0.0
         parts: list[tuple[_Entries, Choice]] = []
         for entries, sampled in _slices(plan):
             start = time.perf_counter()
             # Logits for these rows only: a vocabulary is too wide to have them for every token of a prompt.
             indices, rows = plan.logits_indices[entries], plan.logits_rows[entries].tolist()
+            hidden = outcome.hidden
             logits = self._model.logits(hidden if len(indices) == len(plan.input_ids) else hidden[indices])
             middle = time.perf_counter()
             if sampled:
@@ -157,6 +163,11 @@ class ModelRunner:
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
         return _result(plan, parts, forward_s, sample_s)
+
+
+def _chooses_all(plan: StepPlan) -> bool:
+    """Whether a token is chosen for every logits entry, of which there are few enough to go through at once."""
+    return 0 < len(plan.sample) <= LOGITS_ROWS and 0 not in plan.sample.tobytes()
 
 
 def _result(plan: StepPlan, parts: list[tuple[_Entries, Choice]], forward_s: float, sample_s: float) -> StepResult:
@@ -192,7 +203,7 @@ def _int8_cache() -> int8.Cache:
 
 def _slices(plan: StepPlan) -> Iterator[tuple[_Entries, bool]]:
     """The plan's logits entries, at most LOGITS_ROWS at a time, and whether a token is chosen for them."""
-    if 0 < len(plan.sample) <= LOGITS_ROWS and 0 not in plan.sample.tobytes():  # the common step: no column is copied
+    if _chooses_all(plan):  # the common step: no column is copied
         yield slice(None), True
         return
     for sampled in (True, False):

@@ -78,7 +78,11 @@ class Sampler:
         A row whose logits hold a NaN or +inf, or nothing but -inf, is reported in `failed` and chooses nothing; so is
         one whose grammar fails. Shapes: logits [entries, vocab] float32, which may be changed; rows [entries].
         """
-        return self._most_likely(logits) if self._asking.isdisjoint(rows) else self._chosen(logits, rows)
+        return self._chosen(logits, rows) if self.asks(rows) else self.likeliest(*kernels.greedy(logits))
+
+    def asks(self, rows: Iterable[int]) -> bool:
+        """Whether any of these rows wants more than the most likely token."""
+        return not self._asking.isdisjoint(rows)
 
     @np.errstate(all="ignore")  # infinities are met on purpose, and NaN is reported by row
     def _chosen(self, logits: Float32, rows: Sequence[int]) -> Choice:
@@ -102,10 +106,10 @@ class Sampler:
         return choice
 
     @staticmethod
-    def _most_likely(logits: Float32) -> Choice:
-        """The choice of rows that want nothing else, and so remember nothing of it."""
-        choice = Choice(*kernels.greedy(logits))
-        for entry, logprob in enumerate(choice.logprobs.tolist()):
+    def likeliest(token_ids: Int32, logprobs: Float32) -> Choice:
+        """The choice of rows that ask for nothing, and so remember nothing of it, from what `kernels.greedy` gave."""
+        choice = Choice(token_ids.copy(), logprobs.copy())  # a replay writes into what was recorded
+        for entry, logprob in enumerate(logprobs.tolist()):
             if math.isnan(logprob):
                 choice.token_ids[entry], choice.failed[entry] = 0, NOT_NUMBERS
         return choice
