@@ -61,13 +61,14 @@ class Memory:
     def empty(self, shape: tuple[int, ...]) -> Array:
         """A float32 array on the smallest buffer that is free and large enough."""
         size = 4 * math.prod(shape)
-        fitting = [index for index, buffer in enumerate(self._free) if size <= len(buffer) <= 2 * size + 4096]
+        fitting = [index for index, buffer in enumerate(self._free) if size <= len(buffer) <= 4 * size + 4096]
         if fitting:
             buffer = self._free.pop(min(fitting, key=lambda index: len(self._free[index])))
         else:
             if self._forgets:
                 self._free = [buffer for buffer in self._free if not size < 2 * len(buffer) < 2 * size]
-            buffer = np.empty(size, dtype=np.uint8).data
+            # A power of two, so that what steps of other sizes need fits too; memory that nobody touches is not taken.
+            buffer = np.empty(1 << (size - 1).bit_length() if size else 0, dtype=np.uint8).data
         # Every view keeps this array: numpy would pass on to what is below it, were that an array too.
         lent: npt.NDArray[np.float32] = np.frombuffer(buffer, np.float32, size // 4)
         weakref.finalize(lent, self._give_back, buffer)
