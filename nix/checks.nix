@@ -31,7 +31,7 @@ in
     tgi serve --help > $out
   '';
 
-  # The native kernels were compiled into the package, load, and compute what torch computes.
+  # The native kernels were compiled into the package, load, and multiply as numpy does.
   kernels =
     pkgs.runCommand "tgi-kernels"
       { nativeBuildInputs = [ (pkgs.python3.withPackages (ps: [ ps.tgi-toolkit ])) ]; }
