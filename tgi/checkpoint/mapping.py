@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from tgi.errors import ModelError
 
+_NEIGHBOURS = 64 << 10
+"""Bytes that Linux maps together with the page that is asked for, where it has them in its cache."""
+
 
 class _MappedFile(mmap.mmap):
     """Memory whose untouched content is a file's."""
@@ -38,8 +41,8 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
 def forget(view: npt.NDArray[np.generic]) -> None:
     """Give the pages of a view of a mapped file back: whoever reads them again gets them from the file again.
 
-    For weights that somebody holds in another form now. What was written into the view is lost; memory of other kinds
-    is left alone.
+    For weights that somebody holds in another form now. Pages that came with the first and the last of them go too.
+    What was written there is lost; memory of other kinds is left alone.
     """
     owner: object = view
     while isinstance(owner, np.ndarray):
@@ -49,8 +52,9 @@ def forget(view: npt.NDArray[np.generic]) -> None:
     if not isinstance(owner, _MappedFile) or not view.size or not hasattr(mmap, "MADV_DONTNEED"):
         return
     start = view.ctypes.data - np.frombuffer(owner, dtype=np.uint8).ctypes.data
-    first = start - start % mmap.PAGESIZE
-    owner.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
+    first = max(0, start - start % mmap.PAGESIZE - _NEIGHBOURS)
+    last = min(len(owner), start + view.nbytes + _NEIGHBOURS)
+    owner.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def corrupt(path: Path, fault: str) -> ModelError:

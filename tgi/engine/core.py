@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 import logging
 import signal
 import socket
@@ -15,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tgi.config import Config
 from tgi.engine.messages import (
@@ -162,11 +161,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def load_runner(config: Config, model_path: Path) -> Runner:
     """The model's runner. Raises: ModelError, ConfigError when it cannot run here."""
     from tgi.checkpoint import open_checkpoint  # noqa: PLC0415  (only this process needs it)
-    from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415
     from tgi.runner.runner import ModelRunner  # noqa: PLC0415
 
-    tokenizer = functools.partial(load_encoding, model_path, config.model.tokenizer_config_path)
-    return ModelRunner.load(open_checkpoint(model_path), config=config, load_tokenizer=tokenizer)
+    def load_tokenizer() -> Any:
+        from tgi.hub.tokenizer_files import load_encoding  # noqa: PLC0415  (only grammars need it)
+
+        return load_encoding(model_path, config.model.tokenizer_config_path)
+
+    return ModelRunner.load(open_checkpoint(model_path), config=config, load_tokenizer=load_tokenizer)
 
 
 def main(sock: socket.socket, config: Config, load: Callable[[], Runner]) -> None:

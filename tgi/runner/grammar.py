@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import threading
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from tgi.runner.logits import Bool, unpack_bits
 from tgi.runner.plan import Int32, RowState
+
+if TYPE_CHECKING:
+    from tgi.guidance.mask import LoadTokenizer
 
 
 class Matcher(Protocol):
@@ -25,6 +29,25 @@ class GrammarFactory(Protocol):
 
     def matcher(self, grammar: str) -> Matcher:
         """The beginning of a grammar. Raises: ValueError when it is none."""
+
+
+class LateMatchers:
+    """`tgi.guidance.mask.Matchers`, imported with the first grammar: most engines never see one."""
+
+    def __init__(self, load: LoadTokenizer, width: int) -> None:
+        self._load = load
+        self._width = width
+        self._lock = threading.Lock()
+        self._matchers: GrammarFactory | None = None
+
+    def matcher(self, grammar: str) -> Matcher:
+        """See `GrammarFactory.matcher`."""
+        from tgi.guidance.mask import Matchers  # noqa: PLC0415
+
+        with self._lock:
+            if self._matchers is None:
+                self._matchers = Matchers(self._load, self._width)
+        return self._matchers.matcher(grammar)
 
 
 class RowGrammar:

@@ -7,6 +7,7 @@ import mmap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import platformdirs
@@ -15,7 +16,6 @@ from tgi import kernels, models
 from tgi.checkpoint import Checkpoint
 from tgi.config import Config
 from tgi.errors import ModelError
-from tgi.guidance.mask import LoadTokenizer, Matchers
 from tgi.kernels import Array
 from tgi.kernels.arrays import FLOATS, STORED
 from tgi.layers.forward_batch import KVCache
@@ -23,12 +23,15 @@ from tgi.layers.loader import Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
 from tgi.quantization import int8
-from tgi.runner.grammar import GrammarFactory
+from tgi.runner.grammar import GrammarFactory, LateMatchers
 from tgi.runner.graphs import GraphRunner
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
 from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
 from tgi.runner.sampler import Choice, Sampler
 from tgi.sampling import SamplingParams, TopTokens
+
+if TYPE_CHECKING:
+    from tgi.guidance.mask import LoadTokenizer
 
 _Entries = slice | np.ndarray[tuple[int], np.dtype[np.int64]]
 _NO_IDS = np.empty(0, dtype=np.int32)
@@ -108,7 +111,7 @@ class ModelRunner:
             kv_layout=kv_layout,
             quantize=_quantization(loader, convert),
             kernels=chosen,
-            grammars=Matchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
+            grammars=LateMatchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
         runner.load_s = time.perf_counter() - start
         return runner
