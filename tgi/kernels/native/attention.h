@@ -19,6 +19,7 @@
 #pragma once
 
 #include "attention_tiles.h"
+#include "attention_wide.h"
 
 namespace tgi {
 namespace TGI_PATH {
@@ -87,8 +88,13 @@ TGI_INLINE void soften(float* scores, int64_t from, int64_t to, float& largest_s
     for (int64_t i = begin; i < from; i++) scores[i] = lowest;
     for (int64_t i = to; i < end; i++) scores[i] = lowest;
     Float8 highest = all(lowest), sums = {};
+#if defined(TGI_VNNI)
+    float most = largest(largest_wide(scores, begin, end, highest));
+    begin = weigh_wide(scores, begin, end, most, sums);
+#else
     for (int64_t i = begin; i < end; i += 8) highest = larger(load(scores + i), highest);
     float most = largest(highest);
+#endif
     for (int64_t i = begin; i < end; i += 8) {
         Float8 weight = power(load(scores + i) - all(most));
         store(scores + i, weight);
@@ -131,6 +137,12 @@ static void attend_tiles(const Work& work, Vectors vectors, int64_t begin, int64
         int64_t stop = start + TILE_KEYS < end ? start + TILE_KEYS : end;
         for (int64_t kv_head = 0; kv_head < work.item.kv_heads; kv_head++) {
             Tile tile{vectors + start, kv_head * head_dim * item_bytes(TYPE), start, stop, work.width};
+#if defined(TGI_VNNI)
+            if (rows >= WIDE_ROWS) {
+                attend_wide<TYPE, SCORES>(tile, head_dim, kv_head * rows, rows, buffers);
+                continue;
+            }
+#endif
             if (convert)
                 attend_tile<CACHE_F32, SCORES, false>(
                     converted<TYPE>(tile, head_dim, buffers), kv_head * rows, rows, buffers);
@@ -142,7 +154,7 @@ static void attend_tiles(const Work& work, Vectors vectors, int64_t begin, int64
 
 template <int TYPE>
 static void attend(const Work& work, const Work* next, AttentionBuffers& buffers) {
-    int64_t begin = work.begin(0) / 8 * 8, end = work.end();
+    int64_t begin = work.begin(0) / TOGETHER * TOGETHER, end = work.end();
     begin_rows(work, buffers);
     if (begin < end) {
         find_vectors(work, begin, end, buffers.keys, buffers.values);
@@ -154,7 +166,7 @@ static void attend(const Work& work, const Work* next, AttentionBuffers& buffers
             buffers.values[end + i] = buffers.values[begin];
         }
         if (next) {
-            int64_t skip = next->begin(0) / 8 * 8, there = next->end() - skip < AHEAD ? next->end() : skip + AHEAD;
+            int64_t skip = next->begin(0) / TOGETHER * TOGETHER, there = next->end() - skip < AHEAD ? next->end() : skip + AHEAD;
             if (skip < there) find_vectors(*next, skip, there, buffers.values + end - skip, unused - skip);
         }
         attend_tiles<TYPE, true>(work, buffers.keys, begin, end, buffers);

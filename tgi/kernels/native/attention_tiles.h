@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dequantize.h"
+#include "wide.h"
 
 namespace tgi {
 namespace TGI_PATH {
@@ -10,7 +11,8 @@ namespace TGI_PATH {
 constexpr int64_t TILE_KEYS = 64;  // whole vectors
 constexpr int64_t AHEAD = TILE_KEYS;  // positions between asking for a vector and reading it: the next tile's turn
 constexpr int64_t CONVERTED_ROWS = 8;  // rows of a kv head from which on converting a tile in memory pays
-static_assert(SPAN % 8 == 0 && TILE_KEYS % 8 == 0, "scores are computed by eight");
+constexpr int64_t TOGETHER = 16;  // scores are computed by eight or by sixteen
+static_assert(SPAN % TOGETHER == 0 && TILE_KEYS % TOGETHER == 0, "a span begins with a tile");
 
 // Accumulators at once: the registers there are, less those for operands.
 #if defined(TGI_VNNI)

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "kernels.h"
-#include "vector.h"
+#include "wide.h"
 
 namespace tgi {
 namespace TGI_PATH {

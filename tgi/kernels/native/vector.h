@@ -125,28 +125,6 @@ TGI_INLINE Float8 exponential(Float8 x) {
     return y * power_of_two(first) * power_of_two(exponent - first);
 }
 
-// 2^x within 2 units in the last place, for x <= 0; 2^-125 below; NaN for NaN. The polynomial of degree 6 for what
-// rounding x to an integer leaves is the one of least relative error that is 1 at 0.
-TGI_INLINE Float8 power(Float8 x) {
-    x = larger(all(-125.0f), x);
-    Float8 rounded = x + all(12582912.0f);  // 1.5 * 2^23: the low bits are the integer's
-    Float8 r = x - (rounded - all(12582912.0f));
-    Float8 y = all(1.5353361959569156e-4f);
-    y = fused(y, r, all(1.3398875016719103e-3f));
-    y = fused(y, r, all(9.61843691766262e-3f));
-    y = fused(y, r, all(5.5503323674201965e-2f));
-    y = fused(y, r, all(2.4022647738456726e-1f));
-    y = fused(y, r, all(6.931471824645996e-1f));
-    y = fused(y, r, all(1.0f));
-    typedef uint32_t Bits __attribute__((vector_size(32)));
-    Bits bits;
-    std::memcpy(&bits, &rounded, sizeof bits);
-    bits = (bits << 23) + 0x3f800000;
-    Float8 scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return y * scale;
-}
-
 TGI_INLINE float half_to_float(uint16_t half) {
 #if defined(TGI_AVX2)
     return _cvtsh_ss(half);

@@ -1,0 +1,57 @@
+// Sixteen floats at a time, where there are vectors of 512 bits: each operation does to every lane what vector.h's does.
+#pragma once
+
+#include "vector.h"
+
+namespace tgi {
+namespace TGI_PATH {
+
+#if defined(TGI_VNNI)
+
+typedef float Float16 __attribute__((vector_size(64)));
+typedef uint32_t Bits16 __attribute__((vector_size(64)));
+
+constexpr int64_t WIDE = 16;
+
+TGI_INLINE Float16 load_wide(const float* source) { return (Float16)_mm512_loadu_ps(source); }
+TGI_INLINE void store(float* target, Float16 value) { _mm512_storeu_ps(target, (__m512)value); }
+TGI_INLINE Float16 all_wide(float value) { return (Float16)_mm512_set1_ps(value); }
+TGI_INLINE Float16 fused(Float16 a, Float16 b, Float16 c) {
+    return (Float16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+TGI_INLINE Float16 larger(Float16 a, Float16 b) { return (Float16)_mm512_max_ps((__m512)a, (__m512)b); }
+
+TGI_INLINE Float8 low_half(Float16 v) { return (Float8)_mm512_castps512_ps256((__m512)v); }
+TGI_INLINE Float8 high_half(Float16 v) { return (Float8)_mm512_extractf32x8_ps((__m512)v, 1); }
+
+#endif
+
+// 2^x within 2 units in the last place, for x <= 0; 2^-125 below; NaN for NaN. The polynomial of degree 6 for what
+// rounding x to an integer leaves is the one of least relative error that is 1 at 0.
+template <class Floats, class Bits>
+TGI_INLINE Floats power_of(Floats x) {
+    x = larger(Floats{} - 125.0f, x);
+    Floats rounded = x + 12582912.0f;  // 1.5 * 2^23: the low bits are the integer's
+    Floats r = x - (rounded - 12582912.0f);
+    Floats y = Floats{} + 1.5353361959569156e-4f;
+    y = fused(y, r, Floats{} + 1.3398875016719103e-3f);
+    y = fused(y, r, Floats{} + 9.61843691766262e-3f);
+    y = fused(y, r, Floats{} + 5.5503323674201965e-2f);
+    y = fused(y, r, Floats{} + 2.4022647738456726e-1f);
+    y = fused(y, r, Floats{} + 6.931471824645996e-1f);
+    y = fused(y, r, Floats{} + 1.0f);
+    Bits bits;
+    std::memcpy(&bits, &rounded, sizeof bits);
+    bits = (bits << 23) + 0x3f800000;
+    Floats scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return y * scale;
+}
+
+typedef uint32_t Bits8 __attribute__((vector_size(32)));
+
+TGI_INLINE Float8 power(Float8 x) { return power_of<Float8, Bits8>(x); }
+
+}  // namespace TGI_PATH
+}  // namespace tgi
