@@ -187,7 +187,7 @@ def attended(q: Tensor, keys: Tensor, values: Tensor, scale: float, window: int)
     [(9, 3, 64, 0), (4, 4, 20, 0), (8, 1, 80, 7), (2, 2, 8, 40), (70, 1, 16, 0), (6, 2, 33, 1)],
 )
 def test_attention_over_scattered_blocks(
-    ops: ModuleType, dtype: torch.dtype, heads: int, kv_heads: int, size: int, window: int
+    ops: ModuleType, path: str, dtype: torch.dtype, heads: int, kv_heads: int, size: int, window: int
 ) -> None:
     block_size, contexts, counts = 8, (1, 50, 37, 90), (1, 13, 1, 90)
     order = (torch.randperm(39) + 1).tolist()
@@ -208,7 +208,9 @@ def test_attention_over_scattered_blocks(
     q = fused[:, : heads * size].view(105, heads, size)
     lens = torch.tensor(contexts, dtype=torch.int32)
     found = ops.attention(q, k_cache, v_cache, starts, lens, tables, scale=0.3, window=window)
-    torch.testing.assert_close(found.double(), torch.cat(expected), rtol=1e-5, atol=1e-5)
+    rounded = dtype == torch.bfloat16 and path != "torch"  # queries and weights are
+    torch.testing.assert_close(found.double(), torch.cat(expected), rtol=1e-5, atol=2e-2 if rounded else 1e-5)
+    assert (found - torch.cat(expected)).abs().mean() < (1e-3 if rounded else 1e-6)
 
 
 def test_attention_of_nothing_is_nothing(ops: ModuleType) -> None:

@@ -149,6 +149,23 @@ def test_attention_gives_the_same_bits_with_wider_vectors(heads: int, kv_heads: 
     assert all(torch.equal(a, b) for a, b in zip(*found.values(), strict=True))
 
 
+@pytest.mark.parametrize("size", [64, 24])
+def test_tiny_numbers_in_bfloat16_give_the_same_bits_with_wider_vectors(size: int) -> None:
+    """Below 2^-126 they count as zeros, whether pairs of them are multiplied by one instruction or two."""
+    prompt = Prompt(200, 6, 2, size)
+    prompt.keys *= 10.0 ** torch.randint(-42, 1, prompt.keys.shape)
+    prompt.values *= 10.0 ** torch.randint(-42, -30, prompt.values.shape)
+    prompt.queries *= 10.0 ** torch.randint(-3, 3, prompt.queries.shape)
+    found = []
+    for most in ("avx512", "avx2"):
+        if kernels.configure(threads=2, most=most) != most:
+            pytest.skip(f"`{most}` does not run here")
+        found.append(prompt.attend([190, 199], 16, torch.bfloat16, 0, seed=1))
+    kernels.configure(threads=1)
+    assert torch.equal(*found)
+    assert found[0].abs().max() > 0
+
+
 @pytest.mark.parametrize("window", [0, 700])
 def test_attention_over_several_spans_ignores_chunks(path: str, window: int) -> None:
     if path == "torch":

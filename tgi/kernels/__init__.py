@@ -113,6 +113,8 @@ def attention(
 
     Shapes: q [T, heads, hd], only the last dimension need be contiguous; caches as in `write_kv`; query_starts [B+1],
     context_lens [B], block_tables [B, M], all int32; returns [T, heads * hd].
+    Over a bfloat16 cache the native library rounds queries and weights to bfloat16 as well; sums are in float32.
+
     Units:  `scale` multiplies q.k before softmax; `window` counts tokens, the query's own included; 0 is unlimited.
     Raises: ValueError when a table or a length does not fit the cache.
     """

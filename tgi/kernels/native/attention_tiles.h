@@ -42,12 +42,17 @@ struct AttentionBuffers {
     const uint8_t* tile_rows[TILE_KEYS + AHEAD];
 };
 
-constexpr int64_t item_bytes(int type) { return type == CACHE_F32 ? 4 : 2; }
+// Beside the types of caches, those of tiles: CACHE_BF16 whose values are in float32 already, and CACHE_BF16 where the
+// processor multiplies pairs of them (attention_pairs.h).
+enum TileType : int { CONVERTED_BF16 = CACHE_BF16 + 1, PAIRED_BF16 };
+
+constexpr int64_t item_bytes(int type) { return type == CACHE_F32 || type == CONVERTED_BF16 ? 4 : 2; }
+constexpr bool in_pairs(int type) { return type >= CACHE_BF16; }
 
 template <int TYPE>
 TGI_INLINE Float8 load_as(const uint8_t* source) {
     Float8 value;
-    if (TYPE == CACHE_F32) {
+    if (item_bytes(TYPE) == 4) {
         std::memcpy(&value, source, sizeof value);
         return value;
     }
@@ -59,6 +64,41 @@ TGI_INLINE Float8 load_as(const uint8_t* source) {
     for (int i = 0; i < 8; i++) value[i] = TYPE == CACHE_F16 ? scale_at(source + 2 * i) : brain_at(source + 2 * i);
     return value;
 #endif
+}
+
+// To the nearest bfloat16, ties to even.
+template <class Floats, class Bits>
+TGI_INLINE Floats rounded_to(Floats x) {
+    Bits bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+TGI_INLINE Float8 rounded(Float8 x) { return rounded_to<Float8, Bits8>(x); }
+#if defined(TGI_VNNI)
+TGI_INLINE Float16 rounded(Float16 x) { return rounded_to<Float16, Bits16>(x); }
+#endif
+
+// Eight columns of a key, those that meet columns k to k + 7 of the query: in bfloat16 the second of eight pairs, then
+// the first.
+template <int TYPE>
+TGI_INLINE Float8 load_key(const uint8_t* key, int64_t k) {
+    if (TYPE != CACHE_BF16) return load_as<TYPE>(key + k * item_bytes(TYPE));
+    Bits8 pairs;
+    std::memcpy(&pairs, key + k / 16 * 32, sizeof pairs);
+    pairs = k % 16 ? pairs << 16 : pairs & 0xffff0000;
+    Float8 value;
+    std::memcpy(&value, &pairs, sizeof value);
+    return value;
+}
+
+// Sixteen columns -> the second of eight pairs, then the first.
+TGI_INLINE void part_pairs(float* columns) {
+    float parted[16];
+    for (int i = 0; i < 8; i++) parted[i] = columns[2 * i + 1], parted[8 + i] = columns[2 * i];
+    std::memcpy(columns, parted, sizeof parted);
 }
 
 // Lanes of four vectors added up but for the last step: 2 j and 2 j + 1 of the result belong to vector 0, 2, 1, 3 for
@@ -100,6 +140,7 @@ TGI_INLINE void ask_for(const uint8_t* vector, int64_t bytes) {
 // Scores of M queries against eight keys, N of them at once; `scores` are those of the first key.
 template <int TYPE, int M, int N, bool ASK>
 TGI_INLINE void score_eight(const float* query, int64_t width, Vectors keys, int64_t offset, float* scores) {
+    constexpr int64_t STEP = TYPE == CACHE_BF16 ? 16 : 8;
     const int order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     Float8 folded[2 * M];
 #pragma GCC unroll 2
@@ -108,17 +149,21 @@ TGI_INLINE void score_eight(const float* query, int64_t width, Vectors keys, int
 #pragma GCC unroll 8
         for (int n = 0; n < N; n++) key[n] = keys[order[half + n]] + offset;
         Float8 sums[M * N] = {};
-        for (int64_t k = 0; k < width; k += 8) {
-            if (ASK && k * item_bytes(TYPE) % 64 == 0)
-                for (int n = half; n < half + N; n++) __builtin_prefetch(keys[AHEAD + n] + offset + k * item_bytes(TYPE), 0, 2);
-            Float8 rows[M];
+        for (int64_t block = 0; block < width; block += STEP) {
+            if (ASK && block * item_bytes(TYPE) % 64 == 0)
+                for (int n = half; n < half + N; n++)
+                    __builtin_prefetch(keys[AHEAD + n] + offset + block * item_bytes(TYPE), 0, 2);
+#pragma GCC unroll 2
+            for (int64_t k = block; k < block + STEP; k += 8) {
+                Float8 rows[M];
 #pragma GCC unroll 3
-            for (int m = 0; m < M; m++) rows[m] = load(query + m * width + k);
+                for (int m = 0; m < M; m++) rows[m] = load(query + m * width + k);
 #pragma GCC unroll 8
-            for (int n = 0; n < N; n++) {
-                Float8 column = load_as<TYPE>(key[n] + k * item_bytes(TYPE));
+                for (int n = 0; n < N; n++) {
+                    Float8 column = load_key<TYPE>(key[n] + block * item_bytes(TYPE), k - block);
 #pragma GCC unroll 3
-                for (int m = 0; m < M; m++) sums[m * N + n] = fused(rows[m], column, sums[m * N + n]);
+                    for (int m = 0; m < M; m++) sums[m * N + n] = fused(rows[m], column, sums[m * N + n]);
+                }
             }
         }
 #pragma GCC unroll 3
@@ -134,6 +179,15 @@ TGI_INLINE void score_eight(const float* query, int64_t width, Vectors keys, int
 // What of a tile the rows [row, row + count) see: together, and all of them.
 struct Seen {
     int64_t from, to, all_from, all_to;
+
+    // What all of them see, less half pairs where some see the other half.
+    template <int TYPE>
+    bool shared(int64_t& begin, int64_t& end) const {
+        bool pairs = in_pairs(TYPE);
+        begin = pairs && from < all_from ? (all_from + 1) / 2 * 2 : all_from;
+        end = pairs && all_to < to ? all_to / 2 * 2 : all_to;
+        return begin < end;
+    }
 };
 
 TGI_INLINE Seen seen_by(const AttentionBuffers& buffers, int64_t row, int64_t count, int64_t start, int64_t end) {
@@ -167,11 +221,25 @@ TGI_APART void score_rows(const Tile& tile, int64_t row, AttentionBuffers& buffe
             buffers.scores + row * SPAN + i);
 }
 
+// The same for one position: `vector` is its columns, `weights` those of the first query.
+template <int TYPE, int M, int V>
+TGI_INLINE void add_value(const uint8_t* vector, const float* weights, Float8* result) {
+    Float8 weight[M];
+#pragma GCC unroll 3
+    for (int m = 0; m < M; m++) weight[m] = all(weights[m * SPAN]);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+        Float8 value = load_as<TYPE>(vector + 8 * v * item_bytes(TYPE));
+#pragma GCC unroll 3
+        for (int m = 0; m < M; m++) result[m * V + v] = fused(weight[m], value, result[m * V + v]);
+    }
+}
+
 // sums += weights . values of positions [from, to), for M queries and V vectors of the head from column `column` on.
 template <int TYPE, int M, int V, bool ASK>
 TGI_INLINE void add_values(
     const Tile& tile, int64_t column, int64_t from, int64_t to, const float* weights, float* sums) {
-    constexpr int64_t BYTES = 8 * V * item_bytes(TYPE);
+    constexpr int64_t BYTES = 8 * V * item_bytes(TYPE), STEP = in_pairs(TYPE) ? 2 : 1;
     Float8 result[M * V];
     int64_t offset = tile.offset + column * item_bytes(TYPE);
     Vectors vectors = tile.vectors - tile.start;
@@ -179,19 +247,19 @@ TGI_INLINE void add_values(
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) result[m * V + v] = load(sums + m * tile.width + column + 8 * v);
-    for (int64_t i = from; i < to; i++) {
-        const uint8_t* vector = vectors[i] + offset;
-        if (ASK) ask_for(vectors[i + AHEAD] + offset, BYTES);
-        Float8 weight[M];
-#pragma GCC unroll 3
-        for (int m = 0; m < M; m++) weight[m] = all(weights[m * SPAN + i]);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-            Float8 value = load_as<TYPE>(vector + 8 * v * item_bytes(TYPE));
-#pragma GCC unroll 3
-            for (int m = 0; m < M; m++) result[m * V + v] = fused(weight[m], value, result[m * V + v]);
+    int64_t i = from;
+    if (STEP == 2 && i % 2) {
+        add_value<TYPE, M, V>(vectors[i] + offset, weights + i, result);
+        i++;
+    }
+    for (; i + STEP <= to; i += STEP) {
+#pragma GCC unroll 2
+        for (int64_t n = i + STEP - 1; n >= i; n--) {
+            if (ASK) ask_for(vectors[n + AHEAD] + offset, BYTES);
+            add_value<TYPE, M, V>(vectors[n] + offset, weights + n, result);
         }
     }
+    if (STEP == 2 && i < to) add_value<TYPE, M, V>(vectors[i] + offset, weights + i, result);
 #pragma GCC unroll 3
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 8
@@ -213,8 +281,9 @@ TGI_APART void add_all_values(const Tile& tile, int64_t from, int64_t to, int64_
 template <int TYPE, int M, bool ASK>
 TGI_INLINE void add_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
-    bool some = seen.all_from < seen.all_to;
-    int64_t from = some ? seen.all_from : tile.start, to = some ? seen.all_to : tile.start;
+    int64_t from, to;
+    bool some = seen.shared<TYPE>(from, to);
+    if (!some) from = to = tile.start;
     if (M > 1 && (seen.from < from || !some)) {
         for (int64_t i = row; i < row + M; i++) {
             Seen own = seen_by(buffers, i, 1, tile.start, tile.end);
@@ -243,19 +312,24 @@ static void attend_tile(const Tile& tile, int64_t row, int64_t rows, AttentionBu
     }
 }
 
-// The tile's vectors in float32, zeros up to whole vectors.
-template <int TYPE>
+// The tile's vectors in float32, zeros up to whole vectors; of keys in bfloat16, columns in the order of `load_key`.
+template <int TYPE, bool SCORES>
 static Tile converted(const Tile& tile, int64_t head_dim, AttentionBuffers& buffers) {
+    constexpr int64_t STEP = TYPE == CACHE_BF16 && SCORES ? 16 : 8;
     for (int64_t i = 0; i < tile.end - tile.start; i++) {
         const uint8_t* vector = tile.vectors[i] + tile.offset;
         ask_for(tile.vectors[i + AHEAD] + tile.offset, head_dim * item_bytes(TYPE));
         float* out = buffers.tile + i * tile.width;
-        int64_t k = 0;
-        for (; k + 8 <= head_dim; k += 8) store(out + k, load_as<TYPE>(vector + k * item_bytes(TYPE)));
-        if (k < head_dim) {
-            uint8_t rest[8 * sizeof(float)] = {};
-            std::memcpy(rest, vector + k * item_bytes(TYPE), static_cast<size_t>((head_dim - k) * item_bytes(TYPE)));
-            store(out + k, load_as<TYPE>(rest));
+        for (int64_t k = 0; k < tile.width; k += STEP) {
+            const uint8_t* items = vector + k * item_bytes(TYPE);
+            uint8_t rest[STEP * sizeof(float)];
+            if (k + STEP > head_dim) {
+                std::memset(rest, 0, sizeof rest);
+                if (k < head_dim) std::memcpy(rest, items, static_cast<size_t>((head_dim - k) * item_bytes(TYPE)));
+                items = rest;
+            }
+            for (int64_t n = 0; n < STEP; n += 8)
+                store(out + k + n, STEP == 16 ? load_key<TYPE>(items, n) : load_as<TYPE>(items));
         }
     }
     return {buffers.tile_rows, 0, tile.start, tile.end, tile.width};

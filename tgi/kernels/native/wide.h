@@ -1,4 +1,5 @@
 // Sixteen floats at a time, where there are vectors of 512 bits: each operation does to every lane what vector.h's does.
+// Then operations on eight and on sixteen that have one source.
 #pragma once
 
 #include "vector.h"
@@ -24,6 +25,30 @@ TGI_INLINE Float16 larger(Float16 a, Float16 b) { return (Float16)_mm512_max_ps(
 
 TGI_INLINE Float8 low_half(Float16 v) { return (Float8)_mm512_castps512_ps256((__m512)v); }
 TGI_INLINE Float8 high_half(Float16 v) { return (Float8)_mm512_extractf32x8_ps((__m512)v, 1); }
+
+// `sums` and the products of pairs in bfloat16, the second of each pair first, fused; what is below 2^-126 counts as
+// zero, before and after. For processors with AVX512_BF16 alone, so compilers are not told about it.
+TGI_INLINE Float16 pairs_added(Float16 a, Float16 b, Float16 sums) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+    return sums;
+}
+
+TGI_INLINE Float16 pairs_added(Float16 a, const float* b, Float16 sums) {
+    asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(a), "m"(*b));
+    return sums;
+}
+
+TGI_INLINE Float8 pairs_added(Float8 a, Float8 b, Float8 sums) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+    return sums;
+}
+
+// To the nearest bfloat16, ties to even.
+TGI_INLINE __m256i halves(Float16 x) {
+    __m256i result;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(result) : "v"(x));
+    return result;
+}
 
 #endif
 
