@@ -97,11 +97,10 @@ class ModelRunner:
                 exit_code=18,
             )
         # Keys and values in float32 unless the model, or its user, chose 16 bits: quantised weights are no such choice,
-        # integer arithmetic is one.
+        # integer arithmetic is one. It takes the type whose pairs processors multiply at once.
         stored = loader.float_layout if loader.float_layout in FLOATS else "F32"
-        kv_layout = next((layout for layout, name in FLOATS.items() if name == asked), stored)
-        if convert and kv_layout == "F32":
-            kv_layout = "F16"
+        unasked = "BF16" if convert else stored
+        kv_layout = next((layout for layout, name in FLOATS.items() if name == asked), unasked)
         plan = plan_memory(
             model.config, config, weight_bytes=loader.weight_bytes, kv_item_bytes=STORED[kv_layout].itemsize
         )  # fmt: skip
