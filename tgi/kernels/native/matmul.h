@@ -162,37 +162,6 @@ static void compute_tile(const MatmulTask& task, const Matrix& part, int64_t row
     if (!done) matmul_tile(task, part, row, rows, output);
 }
 
-// A block of tokens meets a stretch of panels before the next block does: both stay in the second-level cache.
-constexpr int64_t TOKENS_A_BLOCK = 32, PANEL_BYTES_A_STRETCH = 128 << 10;
-
-TGI_INLINE MatmulTask some_tokens(const MatmulTask& task, int64_t first) {
-    MatmulTask block = task;
-    block.tokens = task.tokens - first < TOKENS_A_BLOCK ? task.tokens - first : TOKENS_A_BLOCK;
-    block.x += first * task.x_stride;
-    block.out += first * task.out_stride;
-    if (task.scaled) block.scaled += first * task.scaled_stride;
-    if (task.tokens_8bit) block.tokens_8bit += first * ((task.columns + GROUP - 1) / GROUP);
-    return block;
-}
-
-// Panels [first, last) of a part, whose outputs begin at column `output` of the result.
-static void compute_panels_of(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
-    int64_t kind = part.layout % EXACT, groups = (task.columns + GROUP - 1) / GROUP;
-    int64_t bytes = PANEL_SIZES[kind - FIRST_PANEL].bytes * (kind >= PANEL_F32 ? task.columns : groups);
-    int64_t stretch = PANEL_BYTES_A_STRETCH / (bytes + 1) / 4 * 4 + 4;  // a few tokens meet four panels at once
-    if (task.tokens <= TOKENS_A_BLOCK) stretch = last - first;
-    for (; first < last; first += stretch) {
-        int64_t end = first + stretch < last ? first + stretch : last;
-        for (int64_t token = 0; token < task.tokens; token += TOKENS_A_BLOCK) {
-            const MatmulTask block = some_tokens(task, token);
-            if (part.layout >= EXACT)
-                compute_exact(block, part, first, end - first, output);
-            else
-                compute_packed(block, part, first, end, output);
-        }
-    }
-}
-
 // Unit: one tile of rows, or some panels, counted through the parts.
 static void matmul_units(const void* argument, int64_t begin, int64_t end) {
     const MatmulTask& task = *static_cast<const MatmulTask*>(argument);
@@ -203,7 +172,12 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
         int64_t from = begin > first_unit ? begin - first_unit : 0, to = end - first_unit < units ? end - first_unit : units;
         if (part.layout >= FIRST_PANEL && from < to) {
             int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, last = to * each / PANEL_ROWS;
-            compute_panels_of(task, part, from * each / PANEL_ROWS, last < panels ? last : panels, output);
+            int64_t first = from * each / PANEL_ROWS;
+            if (last > panels) last = panels;
+            if (part.layout >= EXACT)
+                compute_exact(task, part, first, last - first, output);
+            else
+                compute_packed(task, part, first, last, output);
             from = to;
         }
         for (int64_t unit = from; unit < to; unit++) {
