@@ -49,13 +49,13 @@ Connected
 """
 
 
-def told(config: Config) -> str:
+def told(config: Config, engine: EngineReady = ENGINE) -> str:
     """Everything a start says on a console, with a clock that ticks once a look."""
     stream = io.StringIO()
     console = Console(file=stream, soft_wrap=True, highlight=False)
     story = Story(config, console, started_s=-0.5, clock=map(float, count()).__next__)
     story.found(FILES)
-    story.ready(ENGINE, "http://127.0.0.1:3000")
+    story.ready(engine, "http://127.0.0.1:3000")
     return stream.getvalue()
 
 
@@ -103,6 +103,20 @@ def test_the_reason_of_every_limit_is_told_on_demand() -> None:
     story.ready(replace(ENGINE, memory=memory), "http://127.0.0.1:3000")
     assert "chosen    max-total-tokens 2048: the tokenizer's model_max_length" in stream.getvalue()
     assert "chosen    max-input-tokens 2047: one less than" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("asked", "why"), [(True, "`--disable-custom-kernels` was given"), (False, "not built")])
+def test_who_computes_without_native_kernels_is_told_what_that_costs(
+    asked: bool, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config(http=Http(hostname="127.0.0.1"), model=Model(disable_custom_kernels=asked))
+    told(config, replace(ENGINE, kernels="torch"))
+    said = capsys.readouterr().err
+    assert why in said
+    assert "many times slower" in said
+    assert ("compiler" in said) is not asked
+    told(config)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_quiet_start_tells_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,9 @@ def serve(config: Config, files: ModelFiles, story: Story, reservation: Reservat
     )  # fmt: skip
 
 
+_BUILD = "; install a C++ compiler, then the package again (`tgi doctor` says how)"
+
+
 class Story:
     """Tells a start-up as it happens, line by line.
 
@@ -139,6 +142,10 @@ class Story:
         self._row("api key", "required" if self._config.http.api_key else "none: every request is answered")
         if not self._config.http.api_key and not _is_loopback(self._config.http.hostname):
             self.warn(f"`--hostname {self._config.http.hostname}` lets other machines in, and there is no `--api-key`")
+        if engine.kernels == "torch":
+            asked = self._config.model.disable_custom_kernels
+            why = "`--disable-custom-kernels` was given" if asked else "the native kernels were not built"
+            self.warn(f"{why}, so torch computes: many times slower, and with more memory{'' if asked else _BUILD}")
         self._tell(f"ready in {self._clock() - self._started:.2f} s: {url}")
         if not self._config.telemetry.json_output:
             self._tell(f"try: {self._example(url)}")
