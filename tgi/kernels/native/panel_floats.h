@@ -7,6 +7,7 @@
 // their sums; a panel stays in the caches until all have.
 #pragma once
 
+#include "finish.h"
 #include "panels.h"
 
 namespace tgi {
@@ -29,12 +30,7 @@ TGI_INLINE void finish_panels(const PanelRun& run, int64_t panel, int64_t token,
     int64_t row = panel * PANEL_ROWS, rows = (run.panel + run.count) * PANEL_ROWS;
     rows = (rows < run.part->rows ? rows : run.part->rows) - row;
     if (rows > N * PANEL_ROWS) rows = N * PANEL_ROWS;
-    float* out = task.out + token * task.out_stride + run.output + row;
-    const float* bias = task.bias ? task.bias + run.output + row : nullptr;
-    for (int64_t n = 0; n < rows; n++) {
-        float value = bias ? sums[n] + bias[n] : sums[n];
-        out[n] = task.accumulate ? out[n] + value : value;
-    }
+    finish(task, token, sums, rows, run.output + row);
 }
 
 // Where M tokens lie from `token` on, and N panels from `panel` on. What is not there is the last one again: its
