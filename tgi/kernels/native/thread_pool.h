@@ -41,7 +41,7 @@ private:
     Units units_ = nullptr;
     const void* task_ = nullptr;
     int64_t count_ = 0;
-    int64_t grain_ = 1;
+    const int64_t share_;
     std::atomic<bool> waiting_{false};  // the caller sleeps until nobody is inside
     std::mutex done_mutex_;
     std::condition_variable done_;
