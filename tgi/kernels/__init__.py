@@ -52,9 +52,9 @@ def embedding(ids: Array, table: Matrix) -> Array:
 def matmul(x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None) -> Array:
     """x times the transposed weight, plus `bias`; added in place to `residual`, which is then what is returned.
 
-    Exact in the stored values: they are dequantised as the `gguf` package does, and multiplied in float32. Parts that
-    say `integer` are multiplied by activations in 8 bits (`reference.round_activations`): the integers' products are
-    added exactly, the groups' scaled sums in float32.
+    Exact in the stored values: they are what the `gguf` package makes of them, and products are as close as float32's.
+    Parts that say `integer` are multiplied by activations in 8 bits (`reference.round_activations`): the integers'
+    products are added exactly, the groups' scaled sums in float32.
 
     Shapes: x [T, K], rows may be strided; bias [N]; residual and the result [T, N]: parts' outputs side by side.
     """

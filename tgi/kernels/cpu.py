@@ -34,7 +34,7 @@ PANELS = {
     "Q4_0": (32, 288), "Q4_1": (33, 320), "Q4_K": (34, 384), "Q8_0": (35, 544), "Q5_0": (35, 544), "Q5_1": (36, 576),
     "Q5_K": (37, 640), "Q6_K": (38, 640), "F32": (39, 64), "F16": (40, 32), "BF16": (41, 32),
 }  # fmt: skip
-EXACT = 64  # added to a PanelKind: activations stay float32
+EXACT = 64  # added to a PanelKind: as exact as float32
 PANEL_ROWS = 16
 GROUP = 32
 _ALIGNED = 64  # bytes: the groups of a panel begin at cache lines

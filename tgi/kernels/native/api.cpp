@@ -93,14 +93,15 @@ TGI_EXPORT int tgi_pack(const Matrix* matrix, int64_t panel, uint8_t* out) {
 namespace tgi {
 namespace {
 
-// Both leave what they made to the calling thread's next matmul.
-void quantize(MatmulTask& task) {
-    static thread_local std::vector<TokenGroup> groups;
+// What these make is left to the calling thread's next matmul.
+template <class Token>
+const Token* quantize(const MatmulTask& task, Units units) {
+    static thread_local std::vector<Token> groups;
     size_t count = static_cast<size_t>(task.tokens * ((task.columns + GROUP - 1) / GROUP));
     if (groups.size() < count) groups.resize(count);
-    QuantizeTask quantize{task.x, task.x_stride, task.columns, groups.data()};
-    run(engine().kernels->quantize, &quantize, task.tokens, 2 * task.columns);
-    task.tokens_8bit = groups.data();
+    QuantizeTask<Token> quantize{task.x, task.x_stride, task.columns, groups.data()};
+    run(units, &quantize, task.tokens, 2 * task.columns);
+    return groups.data();
 }
 
 void scale(MatmulTask& task) {
@@ -120,18 +121,18 @@ TGI_EXPORT int tgi_matmul(
     const float* x, int64_t x_stride, int64_t tokens, int64_t columns, const Matrix* parts, int64_t part_count,
     const float* bias, float* out, int64_t out_stride, int accumulate) {
     MatmulTask task{x,   x_stride,   tokens,          columns, parts,   part_count, bias,
-                    out, out_stride, accumulate != 0, nullptr, nullptr, 0};
-    int64_t units = 0;
-    bool packed = false, exact = false;
-    for (int64_t i = 0; i < part_count; i++) {
-        units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
-        packed = packed || (parts[i].layout >= FIRST_PANEL && parts[i].layout < EXACT);
-        exact = exact || (parts[i].layout >= EXACT && parts[i].layout - EXACT < PANEL_F32);
-    }
+                    out, out_stride, accumulate != 0, nullptr, nullptr, nullptr,    0};
     if (tokens <= 0) return 0;
-    if (packed) quantize(task);
-    if (exact) scale(task);
-    run(engine().kernels->matmul, &task, units, TILE_ROWS * columns * (1 + tokens / (packed ? 16 : 8)));
+    const Kernels& kernels = *engine().kernels;
+    int64_t units = 0;
+    for (int64_t i = 0; i < part_count; i++) {
+        Arithmetic by = arithmetic_of(parts[i].layout);
+        units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
+        if (by == COARSE && !task.coarse) task.coarse = quantize<TokenGroup>(task, kernels.quantize);
+        if (by == FINE && !task.fine) task.fine = quantize<FineTokenGroup>(task, kernels.quantize_fine);
+        if (by == FLOATS && parts[i].layout - EXACT < PANEL_F32 && !task.scaled) scale(task);
+    }
+    run(kernels.matmul, &task, units, TILE_ROWS * columns * (1 + tokens / (task.coarse ? 16 : 8)));
     return 0;
 }
 

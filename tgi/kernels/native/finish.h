@@ -1,4 +1,4 @@
-// The end of a matmul: finished sums meet the bias and what the result held.
+// What matmuls of panels share: the work of a thread, and its end, where sums meet the bias and what the result held.
 #pragma once
 
 #include "kernels.h"
@@ -6,6 +6,16 @@
 
 namespace tgi {
 namespace TGI_PATH {
+
+// Panels of a part: where they lie, and where their outputs go.
+struct PanelRun {
+    const MatmulTask* task;
+    const Matrix* part;
+    int64_t panel;   // the first
+    int64_t count;   // panels
+    int64_t output;  // of the part's row 0
+    int64_t bytes;   // of a panel
+};
 
 // Finished sums of `count` outputs of a token, from column `output` on, into the result.
 TGI_INLINE void finish(const MatmulTask& task, int64_t token, const float* sums, int64_t count, int64_t output) {
@@ -23,7 +33,7 @@ TGI_INLINE void finish(const MatmulTask& task, int64_t token, const float* sums,
     }
 }
 
-// Ask for what `finish` will write: the result of many tokens is larger than the caches, and a row of it far from the next.
+// Ask for what `finish` will write: results of many tokens are larger than the caches, their rows far from each other.
 TGI_INLINE void ask_for_result(const MatmulTask& task, int64_t token, int64_t output) {
     __builtin_prefetch(task.out + token * task.out_stride + output, 1);
 }

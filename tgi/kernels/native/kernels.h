@@ -35,7 +35,7 @@ enum PanelKind : int64_t {
     PANEL_F32, PANEL_F16, PANEL_BF16, PANEL_END,
 };
 
-// Added to a PanelKind: multiply with activations as they are, in float32. Panels of floats always are.
+// Added to a PanelKind: as exact as float32. Activations meet nibbles in 23 bits, bytes and floats as they are.
 constexpr int64_t EXACT = 64;
 
 constexpr int64_t PANEL_ROWS = 16;
@@ -66,14 +66,24 @@ struct alignas(64) TokenGroup {
     int32_t start_halves[2];  // -128 * sum of 16
 };
 
-// Groups whose largest magnitude is below this count as zeros: 127 / magnitude must be finite.
+// The same in 23 bits, as exact as float32 sums: integers are high * 2^16 + middle * 2^8 + low, -2^22 to 2^22. Times 15,
+// 32 of them fit into 32 bits.
+struct alignas(64) FineTokenGroup {
+    int8_t integers[3][GROUP];  // high, middle, low
+    float scale;
+    float scaled_sum;
+    int32_t start_nibbles[3];  // -8 * sum of each
+};
+
+// Groups whose largest magnitude is below this count as zeros: 2^22 / magnitude must be finite.
 constexpr float SMALLEST = 0x1p-100f;
 
+template <class Token>
 struct QuantizeTask {
     const float* x;
     int64_t x_stride;
     int64_t columns;
-    TokenGroup* out;  // [tokens][groups]
+    Token* out;  // [tokens][groups]; TokenGroup or FineTokenGroup
 };
 
 enum CacheType : int32_t { CACHE_F32, CACHE_F16, CACHE_BF16 };
@@ -91,12 +101,22 @@ struct Matrix {
 // Weight rows a matmul unit covers: three times the four that meet three tokens in the twelve accumulators there are.
 constexpr int64_t TILE_ROWS = 12;
 
-// Panels a unit of exact arithmetic covers: enough chains of sums to keep the multipliers busy.
+// What a part is multiplied by.
+enum Arithmetic { ROWS, COARSE, FINE, FLOATS };  // rows as stored; panels: TokenGroup, FineTokenGroup, float32
+
+constexpr Arithmetic arithmetic_of(int64_t layout) {
+    if (layout < FIRST_PANEL) return ROWS;
+    if (layout < EXACT) return COARSE;
+    return PANEL_SIZES[layout - EXACT - FIRST_PANEL].nibbles ? FINE : FLOATS;
+}
+
+// Panels a unit in float32 covers: enough chains of sums to keep the multipliers busy.
 constexpr int64_t PANELS_A_UNIT = 2;
 
 // Rows of a part that a matmul unit covers.
 constexpr int64_t unit_rows(const Matrix& part) {
-    return part.layout >= EXACT ? PANELS_A_UNIT * PANEL_ROWS : part.layout >= FIRST_PANEL ? PANEL_ROWS : TILE_ROWS;
+    Arithmetic by = arithmetic_of(part.layout);
+    return by == FLOATS ? PANELS_A_UNIT * PANEL_ROWS : by == ROWS ? TILE_ROWS : PANEL_ROWS;
 }
 
 struct MatmulTask {
@@ -110,8 +130,9 @@ struct MatmulTask {
     float* out;
     int64_t out_stride;
     bool accumulate;  // add to what `out` holds
-    const TokenGroup* tokens_8bit;  // [tokens][groups] of x, where a part is packed
-    const float* scaled;            // of x, where a part is packed for exact arithmetic: see ScaleTask
+    const TokenGroup* coarse;    // [tokens][groups] of x, for parts in panels, or null
+    const FineTokenGroup* fine;  // the same, for parts in panels of nibbles plus EXACT
+    const float* scaled;         // of x, for parts in panels of bytes plus EXACT: see ScaleTask
     int64_t scaled_stride;
 };
 
@@ -244,6 +265,7 @@ using Units = void (*)(const void* task, int64_t begin, int64_t end);
 
 struct Kernels {
     Units quantize;
+    Units quantize_fine;
     Units scale;
     Units matmul;
     Units embedding;

@@ -162,6 +162,19 @@ static void compute_tile(const MatmulTask& task, const Matrix& part, int64_t row
     if (!done) matmul_tile(task, part, row, rows, output);
 }
 
+// Panels [first, last) of a part, as far as there are any; its outputs begin at column `output` of the result.
+static void compute_units(const MatmulTask& task, const Matrix& part, int64_t first, int64_t last, int64_t output) {
+    int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, kind = part.layout % EXACT;
+    int64_t groups = kind >= PANEL_F32 ? task.columns : (task.columns + GROUP - 1) / GROUP;
+    if (last > panels) last = panels;
+    PanelRun run{&task, &part, first, last - first, output, groups * PANEL_SIZES[kind - FIRST_PANEL].bytes};
+    switch (arithmetic_of(part.layout)) {
+        case COARSE: return compute_coarse(run);
+        case FINE: return compute_fine(run);
+        default: return compute_in_floats(run);
+    }
+}
+
 // Unit: one tile of rows, or some panels, counted through the parts.
 static void matmul_units(const void* argument, int64_t begin, int64_t end) {
     const MatmulTask& task = *static_cast<const MatmulTask*>(argument);
@@ -171,13 +184,7 @@ static void matmul_units(const void* argument, int64_t begin, int64_t end) {
         int64_t each = unit_rows(part), units = (part.rows + each - 1) / each;
         int64_t from = begin > first_unit ? begin - first_unit : 0, to = end - first_unit < units ? end - first_unit : units;
         if (part.layout >= FIRST_PANEL && from < to) {
-            int64_t panels = (part.rows + PANEL_ROWS - 1) / PANEL_ROWS, last = to * each / PANEL_ROWS;
-            int64_t first = from * each / PANEL_ROWS;
-            if (last > panels) last = panels;
-            if (part.layout >= EXACT)
-                compute_exact(task, part, first, last - first, output);
-            else
-                compute_packed(task, part, first, last, output);
+            compute_units(task, part, from * each / PANEL_ROWS, to * each / PANEL_ROWS, output);
             from = to;
         }
         for (int64_t unit = from; unit < to; unit++) {

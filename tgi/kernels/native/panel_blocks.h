@@ -1,4 +1,4 @@
-// Activations in float32 times panels of integers: exact arithmetic, on the panels that integer.h multiplies too.
+// Activations in float32 times panels of bytes: exact arithmetic, on the panels that integer.h multiplies too.
 //
 // Element (token, row) is a sum over groups of 32 columns, in order. Every step is rounded once and each `fma` fused:
 //
@@ -260,22 +260,15 @@ static void compute_blocks(const PanelRun& run) {
     }
 }
 
-// Panels [panel, panel + count) of a part whose layout is a PanelKind plus EXACT.
-static void compute_exact(const MatmulTask& task, const Matrix& part, int64_t panel, int64_t count, int64_t output) {
-    int64_t kind = part.layout - EXACT;
-    int64_t columns = kind >= PANEL_F32 ? task.columns : task.columns / GROUP;
-    PanelRun run{&task, &part, panel, count, output, columns * PANEL_SIZES[kind - FIRST_PANEL].bytes};
-    switch (kind) {
-        case PANEL_Q4_0: compute_blocks<BlockPanel<true, false, false, false>>(run); break;
-        case PANEL_Q4_1: compute_blocks<BlockPanel<true, false, true, false>>(run); break;
-        case PANEL_Q4_K: compute_blocks<BlockPanel<true, true, true, false>>(run); break;
-        case PANEL_Q8_0: compute_blocks<BlockPanel<false, false, false, false>>(run); break;
-        case PANEL_Q5_1: compute_blocks<BlockPanel<false, false, true, false>>(run); break;
-        case PANEL_Q5_K: compute_blocks<BlockPanel<false, true, true, false>>(run); break;
-        case PANEL_Q6_K: compute_blocks<BlockPanel<false, true, false, true>>(run); break;
-        case PANEL_F32: compute_floats<FloatPanel<PANEL_F32>>(run); break;
-        case PANEL_F16: compute_floats<FloatPanel<PANEL_F16>>(run); break;
-        default: compute_floats<FloatPanel<PANEL_BF16>>(run); break;
+static void compute_in_floats(const PanelRun& run) {
+    switch (run.part->layout - EXACT) {
+        case PANEL_Q8_0: return compute_blocks<BytePanel<false, false, false>>(run);
+        case PANEL_Q5_1: return compute_blocks<BytePanel<false, true, false>>(run);
+        case PANEL_Q5_K: return compute_blocks<BytePanel<true, true, false>>(run);
+        case PANEL_Q6_K: return compute_blocks<BytePanel<true, false, true>>(run);
+        case PANEL_F32: return compute_floats<FloatPanel<PANEL_F32>>(run);
+        case PANEL_F16: return compute_floats<FloatPanel<PANEL_F16>>(run);
+        default: return compute_floats<FloatPanel<PANEL_BF16>>(run);
     }
 }
 

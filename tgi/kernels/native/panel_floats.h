@@ -13,16 +13,6 @@
 namespace tgi {
 namespace TGI_PATH {
 
-// Rows of a part from a panel on: where the panels lie, and where their outputs go.
-struct PanelRun {
-    const MatmulTask* task;
-    const Matrix* part;
-    int64_t panel;   // the first
-    int64_t count;   // panels
-    int64_t output;  // of the part's row 0
-    int64_t bytes;   // of a panel
-};
-
 // Finished sums of a token for N panels, as far as the part has rows.
 template <int N>
 TGI_INLINE void finish_panels(const PanelRun& run, int64_t panel, int64_t token, const float* sums) {

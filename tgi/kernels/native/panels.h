@@ -72,31 +72,26 @@ TGI_INLINE Lanes brains_at(const uint8_t* source) {
 #endif
 }
 
-// Four columns of each lane's row lie in 32 bits; those in the high nibbles are brought down together. An integer is
-// taken where it lies, as 2^(8 * byte) times itself, to meet an activation that is as much smaller. `mask`: its bits,
-// `excess`: how much more is stored than meant (0, 8 or 128). A whole top byte would take the sign for itself: its
-// highest bit is turned over, which takes 128 away.
+// Four columns of each lane's row lie in 32 bits, as bytes. A byte is taken where it lies, as 2^(8 * byte) times itself,
+// to meet an activation that is as much smaller. `excess`: how much more is stored than meant (0 or 128). A top byte
+// would take the sign for itself: its highest bit is turned over, which takes 128 away.
 #if defined(TGI_VNNI)
 typedef __m512i Fours;
-TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
-    Fours four = _mm512_loadu_si512(source);
-    return shift ? _mm512_srli_epi32(four, static_cast<unsigned>(shift)) : four;
-}
-TGI_INLINE Lanes byte_of(Fours four, int mask, int excess, int byte) {
-    Fours bits = _mm512_and_si512(four, _mm512_set1_epi32(static_cast<int>(static_cast<unsigned>(mask) << 8 * byte)));
-    if (excess == 128 && byte == 3) bits = _mm512_xor_si512(bits, _mm512_set1_epi32(INT32_MIN));
+TGI_INLINE Fours fours_at(const uint8_t* source) { return _mm512_loadu_si512(source); }
+TGI_INLINE Lanes byte_of(Fours four, int excess, int byte) {
+    Fours bits = _mm512_and_si512(four, _mm512_set1_epi32(static_cast<int>(255u << 8 * byte)));
+    if (excess && byte == 3) bits = _mm512_xor_si512(bits, _mm512_set1_epi32(INT32_MIN));
     else if (excess) bits = _mm512_sub_epi32(bits, _mm512_set1_epi32(excess << 8 * byte));
     return (Lanes)_mm512_cvtepi32_ps(bits);
 }
 #elif defined(TGI_AVX2)
 typedef __m256i Fours;
-TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
-    Fours four = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
-    return shift ? _mm256_srli_epi32(four, shift) : four;
+TGI_INLINE Fours fours_at(const uint8_t* source) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
 }
-TGI_INLINE Lanes byte_of(Fours four, int mask, int excess, int byte) {
-    Fours bits = _mm256_and_si256(four, _mm256_set1_epi32(static_cast<int>(static_cast<unsigned>(mask) << 8 * byte)));
-    if (excess == 128 && byte == 3) bits = _mm256_xor_si256(bits, _mm256_set1_epi32(INT32_MIN));
+TGI_INLINE Lanes byte_of(Fours four, int excess, int byte) {
+    Fours bits = _mm256_and_si256(four, _mm256_set1_epi32(static_cast<int>(255u << 8 * byte)));
+    if (excess && byte == 3) bits = _mm256_xor_si256(bits, _mm256_set1_epi32(INT32_MIN));
     else if (excess) bits = _mm256_sub_epi32(bits, _mm256_set1_epi32(excess << 8 * byte));
     return _mm256_cvtepi32_ps(bits);
 }
@@ -104,16 +99,15 @@ TGI_INLINE Lanes byte_of(Fours four, int mask, int excess, int byte) {
 struct Fours {
     uint32_t of[LANES];
 };
-TGI_INLINE Fours fours_at(const uint8_t* source, int shift) {
+TGI_INLINE Fours fours_at(const uint8_t* source) {
     Fours four;
     std::memcpy(&four, source, sizeof four);
-    for (int i = 0; i < LANES; i++) four.of[i] >>= shift;
     return four;
 }
-TGI_INLINE Lanes byte_of(const Fours& four, int mask, int excess, int byte) {
+TGI_INLINE Lanes byte_of(const Fours& four, int excess, int byte) {
     Lanes out;
     for (int i = 0; i < LANES; i++) {
-        int integer = static_cast<int>(four.of[i] >> 8 * byte & static_cast<uint32_t>(mask)) - excess;
+        int integer = static_cast<int>(four.of[i] >> 8 * byte & 255) - excess;
         out[i] = static_cast<float>(integer) * static_cast<float>(1 << 8 * byte);
     }
     return out;
@@ -131,9 +125,9 @@ struct FloatPanel {
     }
 };
 
-// Integers in groups of 32 columns; see PanelKind.
-template <bool NIBBLES, bool WIDE, bool MINIMUMS_, bool HALVES>
-struct BlockPanel {
+// Bytes in groups of 32 columns; see PanelKind.
+template <bool WIDE, bool MINIMUMS_, bool HALVES>
+struct BytePanel {
     static_assert(!(MINIMUMS_ && HALVES), "a minimum belongs to a whole group");
     static constexpr bool MINIMUMS = MINIMUMS_;
     static constexpr int SCALES = HALVES ? 2 : 1;  // a group
@@ -141,7 +135,7 @@ struct BlockPanel {
     static constexpr int64_t SCALE_BYTES = PANEL_ROWS * (WIDE ? 4 : 2);
     static constexpr int64_t MINIMUM = SCALE_BYTES * SCALES;
     static constexpr int64_t QUANTS = MINIMUM + (MINIMUMS ? SCALE_BYTES : 0);
-    static constexpr int64_t BYTES = QUANTS + PANEL_ROWS * GROUP / (NIBBLES ? 2 : 1);  // of a group
+    static constexpr int64_t BYTES = QUANTS + PANEL_ROWS * GROUP;  // of a group
     TGI_INLINE Lanes scales_at(const uint8_t* source, int part) {
         if (WIDE) return lanes_at(reinterpret_cast<const float*>(source) + LANES * part);
         return halves_at(source + 2 * LANES * part);
@@ -152,12 +146,9 @@ struct BlockPanel {
     TGI_INLINE Lanes minimum(const uint8_t* group, int part) { return scales_at(group + MINIMUM, part); }
     // Four columns: run `run` of a half.
     TGI_INLINE Fours read(const uint8_t* group, int half, int run, int part) {
-        const uint8_t* quants = group + QUANTS + (NIBBLES ? run : half * RUNS + run) * 64;
-        return fours_at(quants + part * LANES * 4, NIBBLES && half ? 4 : 0);
+        return fours_at(group + QUANTS + (half * RUNS + run) * 64 + part * LANES * 4);
     }
-    TGI_INLINE Lanes integers(const Fours& four, int byte) {
-        return byte_of(four, NIBBLES ? 15 : 255, MINIMUMS ? 0 : NIBBLES ? 8 : 128, byte);
-    }
+    TGI_INLINE Lanes integers(const Fours& four, int byte) { return byte_of(four, MINIMUMS ? 0 : 128, byte); }
 };
 
 // --- A row of a panel: what embeddings read ------------------------------------------------------------------------

@@ -10,10 +10,10 @@
 namespace tgi {
 
 const Kernels AVX512_KERNELS = {
-    avx512::quantize_units, avx512::scale_units, avx512::matmul_units, avx512::embedding_units,
-    avx512::rms_norm_units, avx512::layer_norm_units, avx512::rotary_units, avx512::write_kv_units,
-    avx512::attention_units, avx512::merge_spans_units, avx512::activate_units, avx512::greedy_units,
-    avx512::greedy_rows_units,
+    avx512::quantize_units<TokenGroup>, avx512::quantize_units<FineTokenGroup>, avx512::scale_units,
+    avx512::matmul_units, avx512::embedding_units, avx512::rms_norm_units, avx512::layer_norm_units,
+    avx512::rotary_units, avx512::write_kv_units, avx512::attention_units, avx512::merge_spans_units,
+    avx512::activate_units, avx512::greedy_units, avx512::greedy_rows_units,
 };
 
 }  // namespace tgi

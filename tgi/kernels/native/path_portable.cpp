@@ -8,10 +8,10 @@
 namespace tgi {
 
 const Kernels PORTABLE_KERNELS = {
-    portable::quantize_units, portable::scale_units, portable::matmul_units, portable::embedding_units,
-    portable::rms_norm_units, portable::layer_norm_units, portable::rotary_units, portable::write_kv_units,
-    portable::attention_units, portable::merge_spans_units, portable::activate_units, portable::greedy_units,
-    portable::greedy_rows_units,
+    portable::quantize_units<TokenGroup>, portable::quantize_units<FineTokenGroup>, portable::scale_units,
+    portable::matmul_units, portable::embedding_units, portable::rms_norm_units, portable::layer_norm_units,
+    portable::rotary_units, portable::write_kv_units, portable::attention_units, portable::merge_spans_units,
+    portable::activate_units, portable::greedy_units, portable::greedy_rows_units,
 };
 
 }  // namespace tgi

@@ -1,4 +1,4 @@
-// Activations in 8 bits: groups of 32 values with a scale; `round_activations` of reference.py defines the result.
+// Activations in 8 or 23 bits: groups of 32 values with a scale. Those in 8 are `round_activations` of reference.py.
 #pragma once
 
 #include "kernels.h"
@@ -7,13 +7,10 @@
 namespace tgi {
 namespace TGI_PATH {
 
-// Rounds to nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction.
+// Rounds to nearest, ties to even.
 #if defined(TGI_AVX2)
-// Integers of 32 values, and the sums of their halves.
-TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
-    __m256i four[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) four[i] = _mm256_cvtps_epi32(load(values + 8 * i) * all(inverse));
+// 32 integers of 8 bits are stored; the sums of their halves.
+TGI_INLINE void store_bytes(const __m256i* four, int8_t* integers, int32_t* low, int32_t* high) {
     // Packing leaves the 128-bit halves of each source apart: words of four bytes in the order 0 2 4 6 1 3 5 7.
     __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(four[0], four[1]), _mm256_packs_epi32(four[2], four[3]));
     bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -23,6 +20,31 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers
     __m128i first = _mm256_castsi256_si128(sums), second = _mm256_extracti128_si256(sums, 1);
     *low = _mm_cvtsi128_si32(first) + _mm_extract_epi32(first, 2) - 16 * 128;
     *high = _mm_cvtsi128_si32(second) + _mm_extract_epi32(second, 2) - 16 * 128;
+}
+
+TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
+    __m256i four[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) four[i] = _mm256_cvtps_epi32(load(values + 8 * i) * all(inverse));
+    store_bytes(four, integers, low, high);
+}
+
+// Integers of 23 bits are cut in three of 8, from the lowest; the sum of each.
+TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integers)[GROUP], int32_t* sums) {
+    __m256i four[4], byte[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) four[i] = _mm256_cvtps_epi32(load(values + 8 * i) * all(inverse));
+#pragma GCC unroll 3
+    for (int part = 2; part >= 0; part--) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            byte[i] = _mm256_srai_epi32(_mm256_slli_epi32(four[i], 24), 24);
+            four[i] = _mm256_srai_epi32(_mm256_sub_epi32(four[i], byte[i]), 8);
+        }
+        int32_t low, high;
+        store_bytes(byte, integers[part], &low, &high);
+        sums[part] = low + high;
+    }
 }
 
 // Bits of the largest magnitude: they are ordered as the magnitudes are, NaN above infinity.
@@ -39,6 +61,7 @@ TGI_INLINE int32_t largest_bits(const float* values) {
     return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }
 #else
+// Adding 1.5 * 2^23, or 2^52, leaves no bits for a fraction.
 TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
     const float magic = 12582912.0f;
     *low = *high = 0;
@@ -46,6 +69,19 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers
         int32_t integer = static_cast<int32_t>((values[i] * inverse + magic) - magic);
         integers[i] = static_cast<int8_t>(integer);
         *(i < GROUP / 2 ? low : high) += integer;
+    }
+}
+
+TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integers)[GROUP], int32_t* sums) {
+    const double magic = 6755399441055744.0;
+    std::memset(sums, 0, 3 * sizeof *sums);
+    for (int i = 0; i < GROUP; i++) {
+        int32_t rest = static_cast<int32_t>((static_cast<double>(values[i] * inverse) + magic) - magic);
+        for (int part = 2; part >= 0; part--) {
+            integers[part][i] = static_cast<int8_t>(static_cast<uint8_t>(rest & 255));
+            sums[part] += integers[part][i];
+            rest = (rest - integers[part][i]) / 256;
+        }
     }
 }
 
@@ -61,16 +97,22 @@ TGI_INLINE int32_t largest_bits(const float* values) {
 }
 #endif
 
+// Zeros or NaN throughout for groups that have no step. Returns: whether it has.
+template <class Token>
+TGI_INLINE bool has_step(const float* values, float* largest, Token& out) {
+    int32_t most = largest_bits(values);
+    std::memcpy(largest, &most, sizeof *largest);
+    if (most < 0x7f800000 && *largest >= SMALLEST) return true;
+    std::memset(static_cast<void*>(&out), 0, sizeof out);
+    if (most >= 0x7f800000) out.scale = out.scaled_sum = __builtin_nanf("");
+    return false;
+}
+
 // 32 values.
 TGI_INLINE void quantize_group(const float* values, TokenGroup& out) {
-    int32_t most = largest_bits(values), low, high;
     float largest;
-    std::memcpy(&largest, &most, sizeof largest);
-    if (most >= 0x7f800000 || largest < SMALLEST) {
-        std::memset(&out, 0, sizeof out);
-        if (most >= 0x7f800000) out.scale = out.scaled_sum = __builtin_nanf("");
-        return;
-    }
+    int32_t low, high;
+    if (!has_step(values, &largest, out)) return;
     round_group(values, 127.0f / largest, out.integers, &low, &high);
     out.scale = largest / 127.0f;
     out.scaled_sum = out.scale * static_cast<float>(low + high);
@@ -80,13 +122,24 @@ TGI_INLINE void quantize_group(const float* values, TokenGroup& out) {
     out.start_halves[1] = -128 * high;
 }
 
+TGI_INLINE void quantize_group(const float* values, FineTokenGroup& out) {
+    float largest;
+    int32_t sums[3];
+    if (!has_step(values, &largest, out)) return;
+    round_group(values, 0x1p22f / largest, out.integers, sums);
+    out.scale = largest * 0x1p-22f;
+    out.scaled_sum = out.scale * static_cast<float>(sums[0] * 65536 + sums[1] * 256 + sums[2]);
+    for (int i = 0; i < 3; i++) out.start_nibbles[i] = -8 * sums[i];
+}
+
 // Unit: one token.
+template <class Token>
 static void quantize_units(const void* argument, int64_t begin, int64_t end) {
-    const QuantizeTask& task = *static_cast<const QuantizeTask*>(argument);
+    const auto& task = *static_cast<const QuantizeTask<Token>*>(argument);
     int64_t groups = (task.columns + GROUP - 1) / GROUP;
     for (int64_t token = begin; token < end; token++) {
         const float* x = task.x + token * task.x_stride;
-        TokenGroup* out = task.out + token * groups;
+        Token* out = task.out + token * groups;
         int64_t g = 0;
         for (; (g + 1) * GROUP <= task.columns; g++) quantize_group(x + g * GROUP, out[g]);
         if (g == groups) continue;

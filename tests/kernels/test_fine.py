@@ -1,0 +1,103 @@
+"""Exact products of nibbles: activations meet them in integers of 23 bits, as close as sums in float32 are."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from tests.kernels.matrices import random_matrix, whole_columns
+from tgi import kernels
+from tgi.checkpoint.blocks import dequantize
+from tgi.kernels import Matrix, PackedWeight, reference
+
+LAYOUTS = ("Q4_0", "Q4_1", "Q4_K")
+NATIVE = ("avx512", "avx2", "portable")
+
+
+def packed(layout: str, rows: int, columns: int) -> PackedWeight:
+    return PackedWeight((random_matrix(layout, rows, columns),))
+
+
+@pytest.fixture(autouse=True)
+def _native(path: str) -> None:
+    if path == "torch":
+        pytest.skip("torch multiplies in float32")
+
+
+def rms(error: torch.Tensor) -> float:
+    return error.double().pow(2).mean().sqrt().item()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
+def test_products_are_as_close_as_sums_in_float32(ops: ModuleType, layout: str, spread: float) -> None:
+    columns = whole_columns(layout, 1536)
+    weight = packed(layout, 70, columns)
+    x = torch.randn(21, columns) * 10.0 ** (spread * torch.randn(21, columns))  # a few are far larger than others
+    stored = weight.parts[0]
+    values = torch.from_numpy(dequantize(stored.layout, stored.data, columns)).double()
+    expected = x.double() @ values.T
+    found, in_float32 = (product(x, weight).double() - expected for product in (ops.matmul, reference.matmul))
+    if not spread:  # as activations are
+        assert rms(found) <= 1.5 * rms(in_float32)
+    largest = x.abs().double().reshape(21, -1, 32).amax(2).repeat_interleave(32, 1)
+    steps, sums = largest @ values.abs().T * 2.0**-23, x.abs().double() @ values.abs().T * 4e-7
+    assert (found.abs() <= steps + sums).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_native_path_gives_the_same_bits(layout: str) -> None:
+    columns = whole_columns(layout, 544)
+    x = torch.randn(37, columns) * torch.logspace(-12, 6, columns)
+    weight = packed(layout, 70, columns)
+    found = {}
+    for most in NATIVE:
+        if kernels.configure(threads=2, most=most) == most:
+            found[most] = [kernels.matmul(rows, weight) for rows in (x, x[:1], x[3:8], x[:2], x[16:29])]
+    kernels.configure(threads=1)
+    if len(found) < 2:
+        pytest.skip("this machine has one native path only")
+    first, *others = found.values()
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_whole_numbers_are_multiplied_without_an_error(ops: ModuleType) -> None:
+    integers = np.arange(64, dtype=np.float32) * 65536 - 2**21
+    integers[::2] += 12345
+    integers[[0, 32]] = 2**22  # a step is 1
+    stored = random_matrix("Q4_1", 16, 64)
+    blocks = stored.data.copy().reshape(-1, 20)
+    blocks[:, :4] = np.array([1.0, 0.0], np.float16).view(np.uint8)
+    weight = PackedWeight((Matrix("Q4_1", 16, 64, blocks.reshape(-1)),))
+    values = dequantize("Q4_1", blocks.reshape(-1), 64).astype(np.float64)
+    expected = (values * integers).reshape(16, 2, 32).sum(axis=2).astype(np.float32)  # a group is rounded once
+    found = ops.matmul(torch.from_numpy(np.stack([integers, -integers])), weight).numpy()
+    np.testing.assert_array_equal(found, np.stack([expected[:, 0] + expected[:, 1], -expected[:, 0] - expected[:, 1]]))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_most_that_integers_can_reach_does_not_overflow(ops: ModuleType, sign: float) -> None:
+    for layout, size, most in (("Q4_1", 20, 15), ("Q4_0", 18, 7)):
+        data = np.full((16, 2 * size), 255, np.uint8)
+        blocks = data.reshape(-1, size)
+        blocks[:, :2] = np.array([1.0], np.float16).view(np.uint8)
+        if layout == "Q4_1":
+            blocks[:, 2:4] = 0
+        weight = PackedWeight((Matrix(layout, 16, 64, data.reshape(-1)),))
+        found = ops.matmul(torch.full((3, 64), 3.0 * sign), weight)
+        assert (found == sign * most * 3 * 64).all(), layout
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_token_that_is_not_finite_fails_alone(ops: ModuleType, value: float) -> None:
+    weight = packed("Q4_1", 20, 96)
+    x = torch.randn(5, 96)
+    clean = ops.matmul(x, weight)
+    x[2, 40] = value
+    found = ops.matmul(x, weight)
+    assert not found[2].isfinite().any()
+    assert torch.equal(found[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
