@@ -13,7 +13,7 @@ BEGIN, END = "<!-- figures: newest of benchmarks/results, by python -m benchmark
 RESULTS = Path(__file__).parents[1] / "results"
 
 _LLAMA = ("llama Q4_0", "llama Q4_1", "llama Q8_0")
-# "tgi Q4_1" is exact in float32 on these weights, "tgi Q4_1 int8" the same with `--quantize int8`.
+# "tgi Q4_1" is exact on these weights, "tgi Q4_1 int8" the same with `--quantize int8`.
 _QUANTISED = ("tgi Q4_1", "tgi Q4_1 int8", "tgi int8")
 OURS = (*_QUANTISED, "tgi f16")
 PEERS = (*_LLAMA, "llama F16", "OpenVINO int8", "OpenVINO fp32")
