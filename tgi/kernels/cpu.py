@@ -23,6 +23,7 @@ from tgi.checkpoint.mapping import forget
 from tgi.kernels.addresses import FLOAT32, INT32, INT64, address, expect, expect_heads, facts, rows, step, where
 from tgi.kernels.arrays import Array
 from tgi.kernels.backend import ACTIVATIONS
+from tgi.kernels.pages import Arena
 from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
 from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
 
@@ -37,10 +38,10 @@ PANELS = {
 EXACT = 64  # added to a PanelKind: as exact as float32
 PANEL_ROWS = 16
 GROUP = 32
-_ALIGNED = 64  # bytes: the groups of a panel begin at cache lines
 CACHE_TYPES = {FLOAT32: 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}  # brain floats: `tgi.kernels.arrays`
 MAX_HEAD_DIM = 512
 _LARGE = 1 << 14  # values: 64 KiB
+_ARENA = Arena()
 
 
 class _Matrix(ctypes.Structure):
@@ -77,13 +78,12 @@ class _Prepared:
         kind, group_bytes = PANELS[part.layout]
         integers = part.layout in INTEGER_LAYOUTS
         groups = -(-part.rows // PANEL_ROWS) * (part.columns // GROUP if integers else part.columns)
-        panels = np.empty(groups * group_bytes + _ALIGNED, np.uint8)
-        start = -panels.ctypes.data % _ALIGNED
+        panels = _ARENA.take(groups * group_bytes)
         self.panels.append(panels)
-        pack(ctypes.addressof(as_stored), kind, panels.ctypes.data + start)
+        pack(ctypes.addressof(as_stored), kind, panels.ctypes.data)
         forget(part.data)  # the panels are all that is read from now on
         exact = 0 if integers and part.integer else EXACT
-        packed = _Matrix(panels.ctypes.data + start, part.rows, part.columns, kind + exact)
+        packed = _Matrix(panels.ctypes.data, part.rows, part.columns, kind + exact)
         # A table that is the output layer too: its rows are read from the panels. In place: recordings name it.
         table = cast("_Prepared", part.prepared.setdefault("cpu", _Prepared((part,))))
         table.matrices[0] = packed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from tgi.config import Config
 from tgi.errors import ModelError
 from tgi.kernels import Array
 from tgi.kernels.arrays import FLOATS, STORED
+from tgi.kernels.pages import pages
 from tgi.layers.forward_batch import KVCache
 from tgi.layers.loader import Loader
 from tgi.layers.model import CausalLM
@@ -67,7 +66,7 @@ class ModelRunner:
         self._sampler = Sampler(self.vocab_size, grammars)
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
-        self._caches = [KVCache(_pages(shape, kv_layout), _pages(shape, kv_layout)) for _ in model.config.windows]
+        self._caches = [KVCache(_zeros(shape, kv_layout), _zeros(shape, kv_layout)) for _ in model.config.windows]
         longest = -(-plan.max_total_tokens // plan.block_size)
         self._graphs = GraphRunner(model, self._caches, max_blocks=longest)
 
@@ -214,15 +213,12 @@ def _slices(plan: StepPlan) -> Iterator[tuple[_Entries, bool]]:
             yield entries[start : start + LOGITS_ROWS], sampled
 
 
-def _pages(shape: tuple[int, ...], layout: str) -> Array:
+def _zeros(shape: tuple[int, ...], layout: str) -> Array:
     """An array whose memory the operating system hands out, zeroed, page by page as it is first written."""
     dtype = STORED[layout]
     size = int(np.prod(shape)) * dtype.itemsize
-    pages = mmap.mmap(-1, size)
     # The first token of a request would wait for the system to find, and to clear, a huge page in every layer.
-    with contextlib.suppress(OSError):  # a system without huge pages knows no such advice
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(pages, dtype).reshape(shape)
+    return pages(size, huge=False).view(dtype).reshape(shape)
 
 
 def _scratch_plan(first: int, last: int, started: tuple[RowState, ...]) -> StepPlan:
