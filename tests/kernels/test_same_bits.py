@@ -177,6 +177,29 @@ def test_attention_over_several_spans_ignores_chunks(path: str, window: int) -> 
         assert torch.equal(prompt.attend(cuts, 16, torch.float16, window, seed=1), whole)
 
 
+@pytest.mark.parametrize("lengths", [[200], [200, 200], [190, 200, 200], [200, 60, 130], [1100, 40], [64] * 9])
+def test_attention_to_several_requests_ignores_how_threads_share_them(lengths: list[int]) -> None:
+    """Few requests are cut by heads, some of many too."""
+    blocks, queries = -(-max(lengths) // 16), torch.randn(len(lengths), 9, 64)
+    tables = torch.randperm(len(lengths) * blocks).int().view(-1, blocks)
+    starts, lens = torch.arange(len(lengths) + 1, dtype=torch.int32), torch.tensor(lengths, dtype=torch.int32)
+    for dtype in (torch.float32, torch.bfloat16):
+        keys, values = torch.randn(2, tables.numel(), 16, 3, 64).to(dtype)
+        found = []
+        for threads in (1, 2, 3):
+            if kernels.configure(threads=threads) == "torch":
+                pytest.skip("the native library was not built")
+            found.append(kernels.attention(queries, keys, values, starts, lens, tables, scale=0.2))
+        kernels.configure(threads=1)
+        alone = [
+            kernels.attention(
+                queries[i : i + 1], keys, values, starts[:2], lens[i : i + 1], tables[i : i + 1], scale=0.2
+            )
+            for i in range(len(lengths))
+        ]
+        assert all(torch.equal(other, torch.cat(alone)) for other in found)
+
+
 @pytest.mark.parametrize("window", [0, 900])
 def test_attention_over_several_spans_is_attention(ops: ModuleType, window: int) -> None:
     tokens = 1000

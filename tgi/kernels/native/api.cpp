@@ -178,19 +178,37 @@ TGI_EXPORT int tgi_write_kv(
 namespace tgi {
 namespace {
 
-// Spans of groups enough for every thread to have some.
+// Spans of groups enough for every thread to have some, whatever their lengths.
 constexpr int64_t MANY_SPANS = 8;
 
-// The spans of a group, each for as many kv heads as fit together: those of a position lie side by side in the cache.
-// With few spans in `all`, each for one kv head, so that every thread has some.
+// How many spans are for one kv head each; the others are for as many as fit, because vectors of a position lie side by
+// side in the cache, and memory is fastest when they are read together. Few of different lengths are all cut; of equal
+// ones those that not every thread has one of.
+int64_t cut_spans(const std::vector<QueryGroup>& groups) {
+    int64_t all = 0, shortest = SPAN, longest = 0;
+    for (const QueryGroup& group : groups) {
+        int64_t last = group.position + group.count - (group.spans - 1) * SPAN, first = group.spans > 1 ? SPAN : last;
+        all += group.spans;
+        shortest = last < shortest ? last : shortest;
+        longest = first > longest ? first : longest;
+    }
+    if (all < MANY_SPANS && 4 * longest > 5 * shortest) return all;
+    return all % (engine().pool ? engine().pool->threads() : 1);
+}
+
+// Late tokens see the most and come first, so that threads end together.
 void share_out(
-    const QueryGroup& group, int32_t index, int64_t share, int64_t kv_heads, int64_t all,
-    std::vector<SpanOfGroup>& spans) {
-    int64_t fit = GROUP_ROWS / (group.count * share), together = all < MANY_SPANS || fit < 1 ? 1 : fit;
-    for (int32_t span = 0; span < group.spans; span++)
-        for (int64_t head = 0; head < kv_heads; head += together)
-            spans.push_back({index, span, static_cast<int32_t>(head),
-                             static_cast<int32_t>(kv_heads - head < together ? kv_heads - head : together)});
+    const std::vector<QueryGroup>& groups, int64_t share, int64_t kv_heads, std::vector<SpanOfGroup>& spans) {
+    int64_t cut = cut_spans(groups);
+    for (size_t i = groups.size(); i-- > 0;) {
+        int64_t fit = GROUP_ROWS / (groups[i].count * share);
+        for (int32_t span = 0; span < groups[i].spans; span++, cut--) {
+            int64_t together = cut > 0 || fit < 1 ? 1 : fit;
+            for (int64_t head = 0; head < kv_heads; head += together)
+                spans.push_back({static_cast<int32_t>(i), span, static_cast<int32_t>(head),
+                                 static_cast<int32_t>(kv_heads - head < together ? kv_heads - head : together)});
+        }
+    }
 }
 
 }  // namespace
@@ -210,7 +228,7 @@ TGI_EXPORT int tgi_attention(
     static thread_local std::vector<float> partials;
     groups.clear();
     spans.clear();
-    int64_t rows = 0, all = 0;
+    int64_t rows = 0;
     for (int64_t i = 0; i < requests; i++) {
         int64_t first = query_starts[i], count = query_starts[i + 1] - first, context = context_lens[i];
         if (count < 0 || count > context || context > table_stride * block_size) return -1;
@@ -223,13 +241,11 @@ TGI_EXPORT int tgi_attention(
             groups.push_back({static_cast<int32_t>(i), static_cast<int32_t>(first + done),
                               static_cast<int32_t>(together), static_cast<int32_t>(position),
                               static_cast<int32_t>(cut), rows});
-            all += cut;
             if (cut > 1) rows += cut * together * heads;
             keys += position + together;
         }
     }
-    for (size_t i = 0; i < groups.size(); i++)
-        share_out(groups[i], static_cast<int32_t>(i), share, kv_heads, all, spans);
+    share_out(groups, share, kv_heads, spans);
     size_t partial_size = static_cast<size_t>(rows * ((head_dim + 7) / 8 * 8 + PARTIAL_EXTRA));
     if (partials.size() < partial_size) partials.resize(partial_size);
     AttentionTask task{q, q_token_stride, q_head_stride, heads, kv_heads, head_dim, k_cache, v_cache, cache_type,

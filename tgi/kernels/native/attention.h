@@ -154,8 +154,10 @@ static void attend_tiles(const Work& work, Vectors vectors, int64_t begin, int64
     int64_t rows = work.rows(), head_dim = work.task.head_dim;
     constexpr int CONVERTED = TYPE == CACHE_BF16 ? int{CONVERTED_BF16} : int{CACHE_F32};
     bool convert = head_dim != work.width || (TYPE != CACHE_F32 && rows >= CONVERTED_ROWS);
-    for (int64_t start = begin; start < end; start += TILE_KEYS) {
-        int64_t stop = start + TILE_KEYS < end ? start + TILE_KEYS : end;
+    bool few = rows < CONVERTED_ROWS && !convert;
+    int64_t step = few ? few_keys(TYPE) : TILE_KEYS;
+    for (int64_t start = begin; start < end; start += step) {
+        int64_t stop = start + step < end ? start + step : end;
         for (int64_t kv_head = 0; kv_head < work.item.kv_heads; kv_head++) {
             Tile tile{vectors + start, kv_head * head_dim * item_bytes(TYPE), start, stop, work.width};
             int64_t row = kv_head * rows;
@@ -174,10 +176,12 @@ static void attend_tiles(const Work& work, Vectors vectors, int64_t begin, int64
             }
 #endif
             if (convert)
-                attend_tile<CONVERTED, SCORES, false>(
+                attend_tile<CONVERTED, SCORES, 0>(
                     converted<TYPE, SCORES>(tile, head_dim, buffers), row, rows, buffers);
+            else if (few)
+                attend_tile<TYPE, SCORES, few_keys(TYPE)>(tile, row, rows, buffers);
             else
-                attend_tile<TYPE, SCORES, true>(tile, row, rows, buffers);
+                attend_tile<TYPE, SCORES, AHEAD>(tile, row, rows, buffers);
         }
     }
 }

@@ -33,7 +33,7 @@ TGI_INLINE void load_pairs(const uint8_t* first, const uint8_t* second, __m512i*
 }
 
 // Scores of M queries against eight keys.
-template <int M, bool ASK>
+template <int M, int64_t ASK>
 TGI_INLINE void score_eight_pairs(const float* query, int64_t width, Vectors keys, int64_t offset, float* scores) {
     const int order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     const uint8_t* key[8];
@@ -42,7 +42,7 @@ TGI_INLINE void score_eight_pairs(const float* query, int64_t width, Vectors key
     Float8 sums[M * 8] = {};
     for (int64_t k = 0; k < width; k += 16) {
         if (ASK && k % 32 == 0)
-            for (int n = 0; n < 8; n++) __builtin_prefetch(keys[AHEAD + n] + offset + 2 * k, 0, 2);
+            for (int n = 0; n < 8; n++) __builtin_prefetch(keys[ASK + n] + offset + 2 * k, 0, 2);
         Float8 rows[M];
 #pragma GCC unroll 3
         for (int m = 0; m < M; m++) rows[m] = load(query + m * width + k / 2);
@@ -58,7 +58,7 @@ TGI_INLINE void score_eight_pairs(const float* query, int64_t width, Vectors key
         store(scores + m * SPAN, fold_last(fold_four(sums + m * 8), fold_four(sums + m * 8 + 4)));
 }
 
-template <int M, bool ASK>
+template <int M, int64_t ASK>
 TGI_APART void score_pairs(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
     for (int64_t i = seen.from / 8 * 8; i < seen.to; i += 8)
@@ -68,7 +68,7 @@ TGI_APART void score_pairs(const Tile& tile, int64_t row, AttentionBuffers& buff
 }
 
 // sums += weights . values of positions [from, to), for M queries and 16 V columns from `column` on.
-template <int M, int V, bool ASK>
+template <int M, int V, int64_t ASK>
 TGI_INLINE void add_pairs(
     const Tile& tile, int64_t column, int64_t from, int64_t to, const float* weights, float* sums) {
     alignas(64) static const uint8_t zeros[64] = {};
@@ -82,8 +82,8 @@ TGI_INLINE void add_pairs(
     for (int64_t i = from / 2 * 2; i < to; i += 2) {
         const uint8_t *first = vectors[i] + offset, *second = vectors[i + 1] + offset;
         if (ASK) {
-            ask_for(vectors[i + AHEAD] + offset, 32 * V);
-            ask_for(vectors[i + 1 + AHEAD] + offset, 32 * V);
+            ask_for(vectors[i + ASK] + offset, 32 * V);
+            ask_for(vectors[i + 1 + ASK] + offset, 32 * V);
         }
         __m512i value[V];
 #pragma GCC unroll 2
@@ -103,7 +103,7 @@ TGI_INLINE void add_pairs(
         for (int v = 0; v < V; v++) store(sums + m * tile.width + column + WIDE * v, result[m * V + v]);
 }
 
-template <int M, bool ASK>
+template <int M, int64_t ASK>
 TGI_APART void add_all_pairs(const Tile& tile, int64_t from, int64_t to, int64_t row, AttentionBuffers& buffers) {
     if (from >= to) return;
     const float* weights = buffers.scores + row * SPAN;
@@ -113,14 +113,14 @@ TGI_APART void add_all_pairs(const Tile& tile, int64_t from, int64_t to, int64_t
     for (; column < tile.width; column += 16) add_pairs<M, 1, ASK>(tile, column, from, to, weights, sums);
 }
 
-template <int M, bool ASK>
+template <int M, int64_t ASK>
 TGI_INLINE void add_pair_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
     if (seen.from == seen.all_from && seen.to == seen.all_to)
         return add_all_pairs<M, ASK>(tile, seen.from, seen.to, row, buffers);
     for (int64_t i = row; i < row + M; i++) {
         Seen own = seen_by(buffers, i, 1, tile.start, tile.end);
-        add_all_pairs<1, false>(tile, own.from, own.to, i, buffers);
+        add_all_pairs<1, 0>(tile, own.from, own.to, i, buffers);
     }
 }
 
@@ -152,7 +152,7 @@ static Tile padded(const Tile& tile, int64_t head_dim, AttentionBuffers& buffers
     return {buffers.tile_rows, 0, tile.start, tile.end, tile.width};
 }
 
-template <int M, bool SCORES, bool ASK>
+template <int M, bool SCORES, int64_t ASK>
 TGI_INLINE void attend_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     if (SCORES)
         score_pairs<M, ASK>(tile, row, buffers);
@@ -171,11 +171,12 @@ static void attend_pairs(const Tile& tile, int64_t head_dim, int64_t row, int64_
             pair_values(tile, head_dim, buffers);
         return attend_wide<PAIRED_BF16, SCORES>(tile, row, rows, buffers);
     }
+    constexpr int64_t ASK = few_keys(PAIRED_BF16);
     Tile whole = head_dim == tile.width ? tile : padded(tile, head_dim, buffers);
     int64_t end = row + rows;
-    for (; end - row >= 3 && end - row != 4; row += 3) attend_rows<3, SCORES, true>(whole, row, buffers);
-    for (; end - row >= 2; row += 2) attend_rows<2, SCORES, true>(whole, row, buffers);
-    if (row < end) attend_rows<1, SCORES, true>(whole, row, buffers);
+    for (; end - row >= 3 && end - row != 4; row += 3) attend_rows<3, SCORES, ASK>(whole, row, buffers);
+    for (; end - row >= 2; row += 2) attend_rows<2, SCORES, ASK>(whole, row, buffers);
+    if (row < end) attend_rows<1, SCORES, ASK>(whole, row, buffers);
 }
 
 }  // namespace TGI_PATH

@@ -10,6 +10,7 @@ namespace TGI_PATH {
 
 constexpr int64_t TILE_KEYS = 64;  // whole vectors
 constexpr int64_t AHEAD = TILE_KEYS;  // positions between asking for a vector and reading it: the next tile's turn
+constexpr int64_t FEW_KEYS = 16;  // of float32, twice as many of half the size, a tile of few queries
 constexpr int64_t CONVERTED_ROWS = 8;  // rows of a kv head from which on converting a tile in memory pays
 constexpr int64_t TOGETHER = 16;  // scores are computed by eight or by sixteen
 static_assert(SPAN % TOGETHER == 0 && TILE_KEYS % TOGETHER == 0, "a span begins with a tile");
@@ -48,6 +49,9 @@ enum TileType : int { CONVERTED_BF16 = CACHE_BF16 + 1, PAIRED_BF16 };
 
 constexpr int64_t item_bytes(int type) { return type == CACHE_F32 || type == CONVERTED_BF16 ? 4 : 2; }
 constexpr bool in_pairs(int type) { return type >= CACHE_BF16; }
+
+// Where queries are few, memory sets the pace, and is fastest when all heads of a position are read nearly at once.
+constexpr int64_t few_keys(int type) { return item_bytes(type) == 4 ? FEW_KEYS : 2 * FEW_KEYS; }
 
 template <int TYPE>
 TGI_INLINE Float8 load_as(const uint8_t* source) {
@@ -132,13 +136,14 @@ TGI_INLINE Float8 fold_last(Float8 a, Float8 b) {
 #endif
 }
 
-// Ask for a vector before its turn: blocks lie anywhere.
+// Ask for a vector before its turn: blocks lie anywhere. ASK, here and in attention_pairs.h: how many positions before; 0
+// does not ask.
 TGI_INLINE void ask_for(const uint8_t* vector, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(vector + i, 0, 2);
 }
 
 // Scores of M queries against eight keys, N of them at once; `scores` are those of the first key.
-template <int TYPE, int M, int N, bool ASK>
+template <int TYPE, int M, int N, int64_t ASK>
 TGI_INLINE void score_eight(const float* query, int64_t width, Vectors keys, int64_t offset, float* scores) {
     constexpr int64_t STEP = TYPE == CACHE_BF16 ? 16 : 8;
     const int order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -152,7 +157,7 @@ TGI_INLINE void score_eight(const float* query, int64_t width, Vectors keys, int
         for (int64_t block = 0; block < width; block += STEP) {
             if (ASK && block * item_bytes(TYPE) % 64 == 0)
                 for (int n = half; n < half + N; n++)
-                    __builtin_prefetch(keys[AHEAD + n] + offset + block * item_bytes(TYPE), 0, 2);
+                    __builtin_prefetch(keys[ASK + n] + offset + block * item_bytes(TYPE), 0, 2);
 #pragma GCC unroll 2
             for (int64_t k = block; k < block + STEP; k += 8) {
                 Float8 rows[M];
@@ -211,7 +216,7 @@ struct Tile {
     int64_t width;
 };
 
-template <int TYPE, int M, bool ASK>
+template <int TYPE, int M, int64_t ASK>
 TGI_APART void score_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     constexpr int N = M == 1 ? 8 : KEYS_AT_ONCE;
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
@@ -236,7 +241,7 @@ TGI_INLINE void add_value(const uint8_t* vector, const float* weights, Float8* r
 }
 
 // sums += weights . values of positions [from, to), for M queries and V vectors of the head from column `column` on.
-template <int TYPE, int M, int V, bool ASK>
+template <int TYPE, int M, int V, int64_t ASK>
 TGI_INLINE void add_values(
     const Tile& tile, int64_t column, int64_t from, int64_t to, const float* weights, float* sums) {
     constexpr int64_t BYTES = 8 * V * item_bytes(TYPE), STEP = in_pairs(TYPE) ? 2 : 1;
@@ -255,7 +260,7 @@ TGI_INLINE void add_values(
     for (; i + STEP <= to; i += STEP) {
 #pragma GCC unroll 2
         for (int64_t n = i + STEP - 1; n >= i; n--) {
-            if (ASK) ask_for(vectors[n + AHEAD] + offset, BYTES);
+            if (ASK) ask_for(vectors[n + ASK] + offset, BYTES);
             add_value<TYPE, M, V>(vectors[n] + offset, weights + n, result);
         }
     }
@@ -266,7 +271,7 @@ TGI_INLINE void add_values(
         for (int v = 0; v < V; v++) store(sums + m * tile.width + column + 8 * v, result[m * V + v]);
 }
 
-template <int TYPE, int M, bool ASK>
+template <int TYPE, int M, int64_t ASK>
 TGI_APART void add_all_values(const Tile& tile, int64_t from, int64_t to, int64_t row, AttentionBuffers& buffers) {
     if (from >= to) return;
     constexpr int V = M == 1 ? 8 : VECTORS_AT_ONCE;
@@ -278,7 +283,7 @@ TGI_APART void add_all_values(const Tile& tile, int64_t from, int64_t to, int64_
     for (; column < tile.width; column += 8) add_values<TYPE, M, 1, ASK>(tile, column, from, to, weights, sums);
 }
 
-template <int TYPE, int M, bool ASK>
+template <int TYPE, int M, int64_t ASK>
 TGI_INLINE void add_rows(const Tile& tile, int64_t row, AttentionBuffers& buffers) {
     Seen seen = seen_by(buffers, row, M, tile.start, tile.end);
     int64_t from, to;
@@ -298,7 +303,7 @@ TGI_INLINE void add_rows(const Tile& tile, int64_t row, AttentionBuffers& buffer
 }
 
 // All rows of a kv head against a tile.
-template <int TYPE, bool SCORES, bool ASK>
+template <int TYPE, bool SCORES, int64_t ASK>
 static void attend_tile(const Tile& tile, int64_t row, int64_t rows, AttentionBuffers& buffers) {
     int64_t end = row + rows;
     if (SCORES) {

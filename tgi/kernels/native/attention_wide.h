@@ -225,7 +225,7 @@ TGI_APART void add_wide_values(
         add_wide<TYPE, M, 1>(values + column, width, count, weights, sums + column, half);
     int64_t from = tile.start + first;
     for (int64_t i = row; column < width && i < row + M; i++)
-        add_values<CACHE_F32, 1, 1, false>(
+        add_values<CACHE_F32, 1, 1, 0>(
             tile, column, from, from + count, buffers.scores + i * SPAN, buffers.sums + i * width);
 }
 

@@ -24,6 +24,9 @@ public:
     // finds the pool busy computes alone.
     void run(Units units, const void* task, int64_t count);
 
+    // The caller's included.
+    int64_t threads() const { return static_cast<int64_t>(threads_.size()) + 1; }
+
 private:
     void work();
     void take_units();
