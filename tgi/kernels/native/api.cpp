@@ -196,11 +196,10 @@ int64_t cut_spans(const std::vector<QueryGroup>& groups) {
     return all % (engine().pool ? engine().pool->threads() : 1);
 }
 
-// Late tokens see the most and come first, so that threads end together.
 void share_out(
     const std::vector<QueryGroup>& groups, int64_t share, int64_t kv_heads, std::vector<SpanOfGroup>& spans) {
     int64_t cut = cut_spans(groups);
-    for (size_t i = groups.size(); i-- > 0;) {
+    for (size_t i = 0; i < groups.size(); i++) {
         int64_t fit = GROUP_ROWS / (groups[i].count * share);
         for (int32_t span = 0; span < groups[i].spans; span++, cut--) {
             int64_t together = cut > 0 || fit < 1 ? 1 : fit;
