@@ -74,21 +74,9 @@ TGI_INLINE __m256 group_integers(const __m256i* magnitudes, const __m256i* weigh
     return _mm256_cvtepi32_ps(total);
 }
 
-template <class P>
-TGI_INLINE __m256 group_integers(const __m256i*, const __m256i* weights, const FineTokenGroup& token) {
-    __m256i sums[3];
-#pragma GCC unroll 3
-    for (int part = 0; part < 3; part++) {
-        sums[part] = small_products<0, 8>(weights, token.integers[part]);
-        if (!P::MINIMUMS) sums[part] = _mm256_add_epi32(sums[part], _mm256_set1_epi32(token.start_nibbles[part]));
-    }
-    __m256i upper = _mm256_add_epi32(_mm256_slli_epi32(sums[0], 8), sums[1]);
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(upper, 8), sums[2]));
-}
-
 // One panel against M tokens; sums [M][PANEL_ROWS].
-template <class P, int M, class Token>
-TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* x, float* sums) {
+template <class P, int M>
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGroup* x, float* sums) {
     __m256 total[2 * M];
     for (int m = 0; m < 2 * M; m++) total[m] = _mm256_setzero_ps();
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
@@ -109,9 +97,9 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* 
             __m256 minimum = P::MINIMUMS ? eight<P::WIDE>(panel + P::MINIMUM, half) : scale;
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) {
-                const Token& token = x[m * groups + g];
+                const TokenGroup& token = x[m * groups + g];
                 __m256 factor = _mm256_set1_ps(token.scale), sum = total[2 * m + half];
-                if constexpr (P::HALVES) {
+                if (P::HALVES) {
                     __m256 low = _mm256_cvtepi32_ps(signed_products<0, 4>(magnitudes, weights, token.integers));
                     __m256 high = _mm256_cvtepi32_ps(signed_products<4, 4>(magnitudes, weights, token.integers));
                     sum = _mm256_fmadd_ps(low, _mm256_mul_ps(scale, factor), sum);
@@ -126,6 +114,69 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* 
         }
     }
     for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, total[m]);
+}
+
+// A token in 23 bits against a group, whose nibbles lie in `bytes` [step][half of the rows]. Loads are what it waits for,
+// so a token's columns serve both halves at once; and all of it fits into registers while the loop is not unrolled.
+template <class P>
+TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token, __m256* integers) {
+    __m256i pairs[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; i++) pairs[i] = _mm256_setzero_si256();
+#pragma GCC unroll 1
+    for (int step = 0; step < 8; step++) {
+#pragma GCC unroll 3
+        for (int part = 0; part < 3; part++) {
+            __m256i columns = four_times_eight(token.integers[part], step);
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                __m256i products = _mm256_maddubs_epi16(bytes[2 * step + half], columns);
+                pairs[2 * part + half] = _mm256_add_epi16(pairs[2 * part + half], products);
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        __m256i total = _mm256_setzero_si256();
+#pragma GCC unroll 3
+        for (int part = 0; part < 3; part++) {
+            __m256i sum = _mm256_madd_epi16(pairs[2 * part + half], _mm256_set1_epi16(1));
+            if (!P::MINIMUMS) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(token.start_nibbles[part]));
+            total = _mm256_add_epi32(_mm256_slli_epi32(total, 8), sum);
+        }
+        integers[half] = _mm256_cvtepi32_ps(total);
+    }
+}
+
+template <class P, int M>
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const FineTokenGroup* x, float* sums) {
+    for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, _mm256_setzero_ps());
+    for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
+        ask_for_panel<P, M>(panel);
+        __m256i bytes[16], weights[8];
+        __m256 scale[2], minimum[2], integers[2];
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            panel_weights<P>(panel, half, weights);
+#pragma GCC unroll 8
+            for (int step = 0; step < 8; step++) bytes[2 * step + half] = weights[step];
+            scale[half] = eight<P::WIDE>(panel, half);
+            minimum[half] = P::MINIMUMS ? eight<P::WIDE>(panel + P::MINIMUM, half) : scale[half];
+        }
+#pragma GCC unroll 1
+        for (int m = 0; m < M; m++) {
+            const FineTokenGroup& token = x[m * groups + g];
+            fine_products<P>(bytes, token, integers);
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                float* at = sums + 16 * m + 8 * half;
+                __m256 factor = _mm256_mul_ps(scale[half], _mm256_set1_ps(token.scale));
+                __m256 sum = _mm256_fmadd_ps(integers[half], factor, _mm256_loadu_ps(at));
+                if (P::MINIMUMS) sum = _mm256_fmadd_ps(_mm256_set1_ps(token.scaled_sum), minimum[half], sum);
+                _mm256_storeu_ps(at, sum);
+            }
+        }
+    }
 }
 
 constexpr int64_t TOKENS_A_TILE = 8;
