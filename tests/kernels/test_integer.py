@@ -17,8 +17,8 @@ from tgi.kernels.weights import INTEGER_LAYOUTS
 NATIVE = ("avx512", "avx2", "portable")
 
 
-def packed(layout: str, rows: int, columns: int, **options: bool) -> PackedWeight:
-    return PackedWeight((random_matrix(layout, rows, columns, integer=True, **options),))
+def packed(layout: str, rows: int, columns: int, *, integer: bool = True, any_scale: bool = False) -> PackedWeight:
+    return PackedWeight((random_matrix(layout, rows, columns, integer=integer, any_scale=any_scale),))
 
 
 @pytest.mark.parametrize("layout", INTEGER_LAYOUTS)
@@ -55,14 +55,16 @@ def test_packing_loses_no_bit_of_a_weight(path: str, layout: str) -> None:
         np.testing.assert_array_equal(found, (127 * values).astype(np.float32))
 
 
+@pytest.mark.parametrize("integer", [True, False])
 @pytest.mark.parametrize("layout", INTEGER_LAYOUTS)
-def test_every_native_path_gives_the_same_bits(layout: str) -> None:
+def test_every_native_path_gives_the_same_bits(layout: str, integer: bool) -> None:
     columns = whole_columns(layout, 544)
-    x = torch.randn(21, columns) * torch.logspace(-12, 6, columns)
+    x = torch.randn(37, columns) * torch.logspace(-12, 6, columns)
+    weight = packed(layout, 70, columns, integer=integer)
     found = {}
     for most in NATIVE:
         if kernels.configure(threads=2, most=most) == most:
-            found[most] = [kernels.matmul(rows, packed(layout, 70, columns)) for rows in (x, x[:1], x[3:8])]
+            found[most] = [kernels.matmul(rows, weight) for rows in (x, x[:1], x[:2], x[3:8], x[16:29])]
     kernels.configure(threads=1)
     if len(found) < 2:
         pytest.skip("this machine has one native path only")
@@ -72,13 +74,14 @@ def test_every_native_path_gives_the_same_bits(layout: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_token_that_is_not_finite_fails_alone(ops: ModuleType, value: float) -> None:
-    weight = packed("Q4_1", 20, 96)
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_token_that_is_not_finite_fails_alone(ops: ModuleType, value: float, integer: bool) -> None:
+    weight = packed("Q4_1", 20, 96, integer=integer)
     x = torch.randn(5, 96)
     clean = ops.matmul(x, weight)
     x[2, 40] = value
     found = ops.matmul(x, weight)
-    assert found[2].isnan().all()
+    assert found[2].isnan().all() if integer else not found[2].isfinite().any()
     assert torch.equal(found[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
 
 

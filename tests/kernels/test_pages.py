@@ -39,14 +39,15 @@ def test_a_system_without_such_advice_has_pages_all_the_same(monkeypatch: pytest
 
 def test_arrays_of_an_arena_lie_apart_and_begin_at_cache_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(module, "_SMALL", 1 << 7)
     arena = Arena()
-    taken = [arena.take(size) for size in (1, 100, 60000, 10000, 1 << 17, 0, 64)]
+    taken = [arena.take(size) for size in (1, 100, 60000, 10000, 1 << 17, 64)]
     for number, array in enumerate(taken):
         array[:] = number + 1
     for number, array in enumerate(taken):
         assert array.ctypes.data % 64 == 0
         assert (array == number + 1).all()
-    assert [len(array) for array in taken] == [1, 100, 60000, 10000, 1 << 17, 0, 64]
+    assert [len(array) for array in taken] == [1, 100, 60000, 10000, 1 << 17, 64]
 
 
 def test_a_chunk_goes_with_its_last_array(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +56,7 @@ def test_a_chunk_goes_with_its_last_array(monkeypatch: pytest.MonkeyPatch) -> No
     first = arena.take(1 << 26)
     first[:] = 1
     full = resident()
-    arena.take(1)  # a new chunk
+    arena.take(1 << 16)  # a new chunk
     np.testing.assert_array_equal(first[:4], 1)
     del first
     assert full - resident() > 1 << 25
