@@ -37,6 +37,7 @@ TOLD = """\
   model     owner/model @ 0123456789ab (1.00 s)
   files     /models/model.gguf
   engine    llama, float32 on cpu, avx2 kernels
+  faster    --quantize int8: close to exact, much less time for prompts and many requests at once
   start     weights 0.50 s, warm-up 0.25 s, all 1.00 s
   memory    weights 90 MiB + KV cache 512 MiB + activations 10 MiB = 612 MiB of 4.0 GiB
   kv cache  8,192 tokens in blocks of 16
@@ -61,6 +62,13 @@ def told(config: Config, engine: EngineReady = ENGINE) -> str:
 
 def test_the_whole_story_of_a_local_server() -> None:
     assert told(Config(http=Http(hostname="127.0.0.1"))) == TOLD
+
+
+@pytest.mark.parametrize("chosen", [Model(quantize="int8"), Model(dtype="bfloat16")])
+def test_who_chose_the_arithmetic_is_not_told_of_another(chosen: Model) -> None:
+    assert "faster" in told(Config())
+    assert "faster" not in told(Config(model=chosen))
+    assert "faster" not in told(Config(), replace(ENGINE, kernels="torch"))
 
 
 def test_the_last_line_is_the_one_scripts_wait_for() -> None:

@@ -128,11 +128,13 @@ class Story:
 
     def ready(self, engine: EngineReady, url: str) -> None:
         """The server listens and can generate: everything a user needs next."""
-        waited = self._lap()
+        waited, model = self._lap(), self._config.model
         quantize = f", {engine.quantize}" if engine.quantize else ""
         self._row(
             "engine", f"{engine.model_type}, {engine.dtype}{quantize} on {engine.device}, {engine.kernels} kernels"
         )
+        if engine.device == "cpu" and engine.kernels != "torch" and not (model.quantize or model.dtype):
+            self._row("faster", "--quantize int8: close to exact, much less time for prompts and many requests at once")
         self._row("start", f"weights {engine.load_s:.2f} s, warm-up {engine.warmup_s:.2f} s, all {waited:.2f} s")
         self._row("memory", _ledger(engine.memory))
         self._row("kv cache", f"{engine.num_blocks * engine.block_size:,} tokens in blocks of {engine.block_size}")
@@ -143,7 +145,7 @@ class Story:
         if not self._config.http.api_key and not _is_loopback(self._config.http.hostname):
             self.warn(f"`--hostname {self._config.http.hostname}` lets other machines in, and there is no `--api-key`")
         if engine.kernels == "torch":
-            asked = self._config.model.disable_custom_kernels
+            asked = model.disable_custom_kernels
             why = "`--disable-custom-kernels` was given" if asked else "the native kernels were not built"
             self.warn(f"{why}, so torch computes: many times slower, and with more memory{'' if asked else _BUILD}")
         self._tell(f"ready in {self._clock() - self._started:.2f} s: {url}")

@@ -1,4 +1,4 @@
-// What matmuls of panels share: the work of a thread, and its end, where sums meet the bias and what the result held.
+// The end of a matmul, where sums meet the bias and what the result held.
 #pragma once
 
 #include "kernels.h"
@@ -6,16 +6,6 @@
 
 namespace tgi {
 namespace TGI_PATH {
-
-// Panels of a part: where they lie, and where their outputs go.
-struct PanelRun {
-    const MatmulTask* task;
-    const Matrix* part;
-    int64_t panel;   // the first
-    int64_t count;   // panels
-    int64_t output;  // of the part's row 0
-    int64_t bytes;   // of a panel
-};
 
 // Finished sums of `count` outputs of a token, from column `output` on, into the result.
 TGI_INLINE void finish(const MatmulTask& task, int64_t token, const float* sums, int64_t count, int64_t output) {

@@ -136,6 +136,16 @@ struct MatmulTask {
     int64_t scaled_stride;
 };
 
+// Panels of a part: where they lie, and where their outputs go.
+struct PanelRun {
+    const MatmulTask* task;
+    const Matrix* part;
+    int64_t panel;   // the first
+    int64_t count;   // panels
+    int64_t output;  // of the part's row 0
+    int64_t bytes;   // of a panel
+};
+
 // Activations for integers that are taken where they lie in 32 bits: x * 2^(-8 * (column % 4)), exact unless it is below
 // 2^-102; then the sums of x over groups.
 struct ScaleTask {

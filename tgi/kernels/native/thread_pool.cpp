@@ -9,7 +9,8 @@ namespace {
 // Long enough to bridge the Python code between two operations of a step, short enough to cost nothing when idle.
 constexpr std::chrono::microseconds SPIN{50};
 
-// Neighbouring units read neighbouring memory, so a thread takes runs of them: this part of its share of what is left.
+// Neighbouring units read neighbouring memory, so a thread takes runs of them: one part in PART of its share of what is
+// left.
 constexpr int64_t PART = 2;
 
 // Pauses until the caller sleeps too: a thread that is not done by then has lost its processor to another program, and
