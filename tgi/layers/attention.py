@@ -15,6 +15,7 @@ class Attention:
     """Project to heads, turn by position, remember keys and values, attend, project back.
 
     `qkv` yields q, k and v side by side. `q_norm` and `k_norm` normalise each head before it is turned.
+    In the `last` layer only tokens that need logits go on: of the others, nobody asks for more than keys and values.
     Units: `scale` multiplies q.k before softmax; `window` counts tokens a query sees, itself included, 0 is unlimited.
     """
 
@@ -28,6 +29,7 @@ class Attention:
         window: int = 0,
         q_norm: RMSNorm | None = None,
         k_norm: RMSNorm | None = None,
+        last: bool = False,
     ) -> None:
         self.qkv = qkv
         self.out = out
@@ -38,11 +40,12 @@ class Attention:
         self.window = window
         self.q_norm = q_norm
         self.k_norm = k_norm
+        self.last = last
 
     def __call__(
         self, x: Array, rotation: Rotation | None, batch: ForwardBatch, cache: KVCache, residual: Array
     ) -> Array:
-        """[T, hidden], [T, hidden] -> [T, hidden]; `residual` is added to in place."""
+        """[T, hidden], [T, hidden] -> [T, hidden], in the last layer [L, hidden]; may add to `residual` in place."""
         heads, kv_heads = self.num_heads, self.num_kv_heads
         qkv = self.qkv(x).reshape(len(x), heads + 2 * kv_heads, self.head_dim)
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
@@ -53,6 +56,9 @@ class Attention:
         if rotation is not None:
             kernels.rotary(q, k, rotation.cos, rotation.sin, interleaved=rotation.interleaved)
         kernels.write_kv(k, v, cache.keys, cache.values, batch.slot_mapping)
+        wanted = batch.logits_indices if self.last else None
+        if wanted is not None and not len(wanted):
+            return residual[:0]
         mixed = kernels.attention(
             q,
             cache.keys,
@@ -63,4 +69,4 @@ class Attention:
             scale=self.scale,
             window=self.window,
         )
-        return self.out(mixed, residual)
+        return self.out(mixed, residual) if wanted is None else self.out(mixed[wanted], residual[wanted])

@@ -18,7 +18,7 @@ class ForwardBatch:
     context_lens: Array  # [B] int32
     block_tables: Array  # [B, M] int32
     rope_variants: Array  # [B] int32
-    logits_indices: Array  # [L] int32
+    logits_indices: Array | None  # [L] int32; None: all tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,10 @@ class CausalLM(Protocol):
     config: ModelConfig
 
     def forward(self, batch: ForwardBatch, caches: list[KVCache]) -> Array:
-        """Compute the step's tokens, writing their keys and values. Returns: final hidden states [T, hidden]."""
+        """Compute the step's tokens, writing their keys and values.
+
+        Returns: [L, hidden] final states of the tokens that need logits.
+        """
 
     def logits(self, hidden: Array) -> Array:
         """Scores of every token of the vocabulary: [L, hidden] -> [L, vocab]."""

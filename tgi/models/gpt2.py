@@ -33,6 +33,7 @@ class Layer:
             ),
             attn.row("c_proj", inputs=hidden, outputs=hidden, bias=True, transposed=transposed),
             scale=_scale(config, index),
+            last=index + 1 == config.num_layers,
         )
         self.mlp_norm = _norm(config, load.at("ln_2"))
         self.mlp = MLP(
@@ -42,7 +43,7 @@ class Layer:
         )
 
     def __call__(self, x: Array, batch: ForwardBatch, cache: KVCache) -> Array:
-        """[T, hidden] -> [T, hidden], `x` itself, added to in place."""
+        """[T, hidden] -> [T, hidden], in the last layer [L, hidden]; `x` may be added to in place."""
         x = self.attention(self.attention_norm(x), None, batch, cache, residual=x)
         return self.mlp(self.mlp_norm(x), residual=x)
 

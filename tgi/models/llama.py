@@ -18,7 +18,7 @@ from tgi.layers.rotary import Rotary, Rotation
 class Layer:
     """Attention and MLP, each on normalised input and added to the residual."""
 
-    def __init__(self, config: ModelConfig, load: Loader, window: int) -> None:
+    def __init__(self, config: ModelConfig, load: Loader, window: int, *, last: bool) -> None:
         hidden, inner = config.hidden_size, config.intermediate_size
         q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         attn, mlp = load.at("self_attn"), load.at("mlp")
@@ -28,6 +28,7 @@ class Layer:
             attn.column("q_proj", "k_proj", "v_proj", inputs=hidden, outputs=(q, kv, kv), bias=config.attention_bias),
             attn.row("o_proj", inputs=q, outputs=hidden, bias=config.attention_bias),
             window=window,
+            last=last,
         )
         self.mlp_norm = RMSNorm(load.tensor("post_attention_layernorm.weight", hidden), config.norm_eps)
         self.mlp = GatedMLP(
@@ -37,7 +38,7 @@ class Layer:
         )
 
     def __call__(self, x: Array, rotation: Rotation, batch: ForwardBatch, cache: KVCache) -> Array:
-        """[T, hidden] -> [T, hidden], `x` itself, added to in place."""
+        """[T, hidden] -> [T, hidden], in the last layer [L, hidden]; `x` may be added to in place."""
         x = self.attention(self.attention_norm(x), rotation, batch, cache, residual=x)
         return self.mlp(self.mlp_norm(x), residual=x)
 
@@ -53,7 +54,8 @@ class Model:
         self.rotary = Rotary(config.rope, interleaved=config.rope_interleaved, divisors=divisors)
         self.embed = load.embedding("model.embed_tokens", rows=vocab, columns=hidden)
         self.layers = [
-            Layer(config, load.at(f"model.layers.{index}"), window) for index, window in enumerate(config.windows)
+            Layer(config, load.at(f"model.layers.{index}"), window, last=index + 1 == config.num_layers)
+            for index, window in enumerate(config.windows)
         ]
         self.norm = RMSNorm(load.tensor("model.norm.weight", hidden), config.norm_eps)
         self.head = load.lm_head("lm_head", embedding="model.embed_tokens", tied=config.tie_word_embeddings,

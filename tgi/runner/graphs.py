@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ MAX_ROWS = 128
 class Outcome:
     """What a forward pass leaves, until the next one."""
 
-    hidden: Array  # [T, hidden] final states
+    hidden: Array  # [L, hidden] final states of the tokens that need logits
     likeliest: tuple[Array, Array] | None = None  # [T] as of `kernels.greedy`; None: not computed here
 
 
@@ -62,14 +62,14 @@ class GraphRunner:
         self._graphs.move_to_end(kind)
         _fill(graph.inputs, plan)
         graph.recording.replay()
-        return graph.outcome
+        return _wanted(graph.outcome, plan)
 
     def _record(self, plan: StepPlan, kind: tuple[int, bool]) -> Outcome:
         rows, likeliest = kind
         batch = _batch(plan)
         inputs = ForwardBatch(**{name: np.zeros_like(getattr(batch, name)) for name in _NAMES} | {
             "block_tables": np.zeros((rows, self._max_blocks), np.int32),
-            "logits_indices": np.empty(0, np.int32),
+            "logits_indices": None,
     })  # fmt: skip
         arrays = tuple(getattr(inputs, name) for name in _NAMES)
         _fill(arrays, plan)
@@ -86,14 +86,24 @@ class GraphRunner:
             self._graphs[kind] = _Graph(recording, arrays, outcome)
             if len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
-        return outcome
+        return _wanted(outcome, plan)
 
 
 _NAMES = tuple(field.name for field in fields(ForwardBatch) if field.name != "logits_indices")
 
 
 def _batch(plan: StepPlan) -> ForwardBatch:
-    return ForwardBatch(**{field.name: getattr(plan, field.name) for field in fields(ForwardBatch)})
+    values = {field.name: getattr(plan, field.name) for field in fields(ForwardBatch)}
+    if len(plan.logits_indices) == len(plan.input_ids):
+        values["logits_indices"] = None
+    return ForwardBatch(**values)
+
+
+def _wanted(outcome: Outcome, plan: StepPlan) -> Outcome:
+    """What a recording left, which is of all tokens: whether one needs logits differs from step to step."""
+    if len(plan.logits_indices) == len(plan.input_ids):
+        return outcome
+    return replace(outcome, hidden=outcome.hidden[plan.logits_indices])
 
 
 def _fill(inputs: tuple[Array, ...], plan: StepPlan) -> None:

@@ -152,9 +152,8 @@ class ModelRunner:
         for entries, sampled in _slices(plan):
             start = time.perf_counter()
             # Logits for these rows only: a vocabulary is too wide to have them for every token of a prompt.
-            indices, rows = plan.logits_indices[entries], plan.logits_rows[entries].tolist()
-            hidden = outcome.hidden
-            logits = self._model.logits(hidden if len(indices) == len(plan.input_ids) else hidden[indices])
+            rows = plan.logits_rows[entries].tolist()
+            logits = self._model.logits(outcome.hidden[entries])
             middle = time.perf_counter()
             if sampled:
                 choice = self._sampler.sample(logits, rows)

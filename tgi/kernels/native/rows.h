@@ -126,25 +126,31 @@ static void write_kv_units(const void* argument, int64_t begin, int64_t end) {
 }
 
 // x / (1 + e^-x)
-TGI_INLINE Float8 silu(Float8 x) { return x / (all(1.0f) + exponential(-x)); }
-
-// 0.5 x (1 + tanh(y)) = x / (1 + e^-2y), with y = sqrt(2/pi) (x + 0.044715 x^3)
-TGI_INLINE Float8 gelu_tanh(Float8 x) {
-    Float8 y = x * all(0.7978845608028654f) * fused(x * x, all(0.044715f), all(1.0f));
-    return x / (all(1.0f) + exponential(y * all(-2.0f)));
+template <class Floats>
+TGI_INLINE Floats silu(Floats x) {
+    return x / (exponential(-x) + 1.0f);
 }
 
-TGI_INLINE Float8 gelu(Float8 x) {
-    for (int i = 0; i < 8; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
+// 0.5 x (1 + tanh(y)) = x / (1 + e^-2y), with y = sqrt(2/pi) (x + 0.044715 x^3)
+template <class Floats>
+TGI_INLINE Floats gelu_tanh(Floats x) {
+    Floats y = x * 0.7978845608028654f * fused(x * x, Floats{} + 0.044715f, Floats{} + 1.0f);
+    return x / (exponential(y * -2.0f) + 1.0f);
+}
+
+template <class Floats>
+TGI_INLINE Floats gelu(Floats x) {
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
     return x;
 }
 
-TGI_INLINE Float8 activated(Float8 x, int32_t activation) {
+template <class Floats>
+TGI_INLINE Floats activated(Floats x, int32_t activation) {
     switch (activation) {
         case SILU: return silu(x);
         case GELU: return gelu(x);
         case GELU_TANH: return gelu_tanh(x);
-        default: return larger(all(0.0f), x);  // NaN stays NaN
+        default: return larger(Floats{}, x);  // NaN stays NaN
     }
 }
 
@@ -156,6 +162,12 @@ static void activate_units(const void* argument, int64_t begin, int64_t end) {
         const float* up = x + task.width;
         float* out = task.out + row * task.width;
         int64_t i = 0;
+#if defined(TGI_VNNI)
+        for (; i + WIDE <= task.width; i += WIDE) {
+            Float16 value = activated(load_wide(x + i), task.activation);
+            store(out + i, task.gated ? value * load_wide(up + i) : value);
+        }
+#endif
         for (; i + 8 <= task.width; i += 8) {
             Float8 value = activated(load(x + i), task.activation);
             store(out + i, task.gated ? value * load(up + i) : value);

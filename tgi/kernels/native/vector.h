@@ -93,38 +93,6 @@ TGI_INLINE float largest(Float8 v) {
 #endif
 }
 
-TGI_INLINE Float8 power_of_two(Int8 exponent) {
-    Int8 bits = (exponent + 127) << 23;
-    Float8 value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// e^x within 2 units in the last place; 0 for -inf, inf beyond 88.73, NaN for NaN.
-// Source: Cephes expf (S. L. Moshier): reduction by ln 2 in two parts, polynomial of degree 5 for the rest.
-TGI_INLINE Float8 exponential(Float8 x) {
-    x = smaller(all(89.0f), larger(all(-104.0f), x));
-    const Float8 magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    Float8 n = fused(x, all(1.44269504088896341f), magic) - magic;
-    Float8 r = fused(n, all(-0.693359375f), x);
-    r = fused(n, all(2.12194440e-4f), r);
-    Float8 y = all(1.9875691500e-4f);
-    y = fused(y, r, all(1.3981999507e-3f));
-    y = fused(y, r, all(8.3334519073e-3f));
-    y = fused(y, r, all(4.1665795894e-2f));
-    y = fused(y, r, all(1.6666665459e-1f));
-    y = fused(y, r, all(5.0000001201e-1f));
-    y = fused(y, r * r, r) + all(1.0f);
-    // Two factors, so that results below the smallest normal number are rounded and not cut.
-#if defined(TGI_AVX2)
-    Int8 exponent = (Int8)_mm256_cvtps_epi32(n);
-#else
-    Int8 exponent = __builtin_convertvector(n, Int8);
-#endif
-    Int8 first = exponent >> 1;
-    return y * power_of_two(first) * power_of_two(exponent - first);
-}
-
 TGI_INLINE float half_to_float(uint16_t half) {
 #if defined(TGI_AVX2)
     return _cvtsh_ss(half);
