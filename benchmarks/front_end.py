@@ -26,7 +26,8 @@ from benchmarks.peers.programs import free_port
 from tgi.config import Config, Http, Limits
 from tgi.engine import process
 from tgi.hub.files import find_local
-from tgi.runner.plan import MemoryLedger, StepPlan, StepResult
+from tgi.runner.ledger import MemoryLedger
+from tgi.runner.plan import StepPlan, StepResult
 from tgi.server import app
 
 ROUTES = ("/generate_stream", "/v1/completions", "/v1/chat/completions")

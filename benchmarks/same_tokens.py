@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgi.checkpoint.blocks import row_bytes
+from tgi.checkpoint.layouts import row_bytes
 from tgi.kernels import Array, Matrix, PackedWeight
 from tgi.kernels.cpu import CpuKernels, find_library
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+NOT_NUMBERS = "the model's logits are not numbers"  # why a request failed alone
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a request's tokens are chosen. Every default means "off".

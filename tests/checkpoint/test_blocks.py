@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tgi.checkpoint.blocks import BLOCKS, dequantize, row_bytes
+from tgi.checkpoint.blocks import dequantize
+from tgi.checkpoint.layouts import BLOCKS
 
 # spec/quantization.md section 8: the block x[i] = (i - 15.5) / 8, i < 32, as ggml quantises it.
 VECTORS = {
@@ -71,16 +72,6 @@ def test_a_tensor_larger_than_one_chunk_is_read_whole() -> None:
     np.testing.assert_array_equal(dequantize("Q8_0", data, 1024), expected)
 
 
-@pytest.mark.parametrize("layout", BLOCKS)
-def test_row_size_agrees_with_the_gguf_package(layout: str) -> None:
-    assert BLOCKS[layout] == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[layout]]
-    assert row_bytes(layout, 512) == 512 // BLOCKS[layout][0] * BLOCKS[layout][1]
-
-
-def test_rows_that_are_not_whole_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"33 columns are not a multiple of 32"):
-        row_bytes("Q4_0", 33)
+def test_bytes_that_are_not_whole_rows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"not whole rows"):
         dequantize("Q4_0", np.zeros(17, dtype=np.uint8), 32)
-    with pytest.raises(ValueError, match=r"layout `Q9_9` is unknown"):
-        row_bytes("Q9_9", 32)

@@ -23,7 +23,7 @@ from tgi.cli.startup import Story
 from tgi.config import Config, Http, Model, Telemetry
 from tgi.engine.messages import EngineReady, MemoryLedger
 from tgi.hub.files import ModelFiles
-from tgi.runner.plan import Choice
+from tgi.runner.ledger import Choice
 
 FILES = ModelFiles("owner/model", "0123456789abcdef", Path("/models/model.gguf"), Path("/models"))
 ENGINE = EngineReady(

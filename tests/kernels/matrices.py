@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tgi.checkpoint.blocks import BLOCKS, row_bytes
+from tgi.checkpoint.layouts import BLOCKS, row_bytes
 from tgi.kernels import Matrix
 
 LAYOUTS = tuple(BLOCKS)

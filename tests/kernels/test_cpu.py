@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.kernels.matrices import random_matrix
 from tests.resident import resident_bytes
 from tests.tensors import OnTensors
-from tgi.checkpoint.blocks import BLOCKS
+from tgi.checkpoint.layouts import BLOCKS
 from tgi.checkpoint.mapping import map_file
 from tgi.kernels import Matrix, PackedWeight, cpu
 from tgi.kernels.cpu import PANELS, CpuKernels

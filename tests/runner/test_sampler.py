@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tgi import kernels
-from tgi.runner.plan import NOT_NUMBERS, Float32, Int32, RowState
+from tgi.runner.plan import Float32, Int32, RowState
 from tgi.runner.sampler import GRAMMAR_FAILED, NOTHING_LEFT, Choice, Sampler, draw, top_tokens
-from tgi.sampling import SamplingParams
+from tgi.sampling import NOT_NUMBERS, SamplingParams
 
 VOCAB = 1003  # no multiple of any vector's width
 MIXTURE = (

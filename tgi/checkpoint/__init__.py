@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tgi.checkpoint.gguf import GgufFile
-from tgi.checkpoint.gguf_models import GgufCheckpoint
-from tgi.checkpoint.safetensors import SafetensorsCheckpoint, open_folder
 from tgi.checkpoint.tensors import Checkpoint, RawTensor
 from tgi.errors import ModelError
 
@@ -29,8 +26,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path)
     if path.suffix == ".gguf":
-        return GgufCheckpoint(GgufFile(path))
+        return _open_gguf(path)
     if path.suffix == ".safetensors":
+        from tgi.checkpoint.safetensors import SafetensorsCheckpoint  # noqa: PLC0415  (see `_open_gguf`)
+
         return SafetensorsCheckpoint(path.parent, (path,))
     if path.exists():
         raise ModelError(f"`{path}` is neither a .gguf nor a .safetensors file",
@@ -38,13 +37,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
     raise ModelError(f"`{path}` does not exist", hint="check the path", exit_code=12)
 
 
+def _open_gguf(path: Path) -> Checkpoint:
+    # Late: a front end imports this package for a tokenizer's file, and needs neither weights nor numpy.
+    from tgi.checkpoint.gguf import GgufFile  # noqa: PLC0415
+    from tgi.checkpoint.gguf_models import GgufCheckpoint  # noqa: PLC0415
+
+    return GgufCheckpoint(GgufFile(path))
+
+
 def _open_folder(folder: Path) -> Checkpoint:
+    from tgi.checkpoint.safetensors import open_folder  # noqa: PLC0415  (see `_open_gguf`)
+
     checkpoint = open_folder(folder)
     if checkpoint is not None:
         return checkpoint
     gguf = sorted(folder.glob("*.gguf"))
     if len(gguf) == 1:
-        return GgufCheckpoint(GgufFile(gguf[0]))
+        return _open_gguf(gguf[0])
     if gguf:
         raise ModelError(f"`{folder}` holds {len(gguf)} .gguf files",
                          hint=f"give the path of one of them: {', '.join(file.name for file in gguf[:8])}",

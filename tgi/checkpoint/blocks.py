@@ -1,4 +1,4 @@
-"""Storage layouts of weights: how many bytes a row takes, and what the bytes mean in float32.
+"""What the bytes of each storage layout mean in float32.
 
 A block layout stores a fixed number of consecutive values of a row in a fixed number of bytes: small integers, and one
 or two half-precision scales (K-quants: blocks of 256 values whose sub-blocks have scales of their own). A row is whole
@@ -14,41 +14,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from tgi.checkpoint.layouts import BLOCKS, row_bytes
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-BLOCKS: dict[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-}
-"""Layout -> (values per block, bytes per block)."""
-
 # Blocks decoded at once: the temporaries of a decoder stay in the cache, and never double the memory of a large tensor.
 _CHUNK_VALUES = 1 << 18
-
-
-def row_bytes(layout: str, columns: int) -> int:
-    """Bytes one row of `columns` values takes.
-
-    Raises: ValueError for an unknown layout, or when a row is not a whole number of blocks.
-    """
-    if layout not in BLOCKS:
-        raise ValueError(f"layout `{layout}` is unknown; known: {', '.join(BLOCKS)}")
-    values, size = BLOCKS[layout]
-    if columns % values:
-        raise ValueError(f"{columns} columns are not a multiple of {values}, the block length of {layout}")
-    return columns // values * size
 
 
 def dequantize(layout: str, data: Bytes, columns: int) -> Floats:

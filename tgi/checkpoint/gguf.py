@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from tgi.checkpoint.blocks import BLOCKS
-from tgi.checkpoint.mapping import corrupt, map_file
+from tgi.checkpoint.layouts import BLOCKS
+from tgi.checkpoint.mapping import corrupt, map_bytes
 from tgi.checkpoint.tensors import RawTensor, missing_tensor
 from tgi.errors import ModelError
 
@@ -72,7 +69,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._bytes = map_file(path)
+        self._bytes = map_bytes(path)
         reader = _Reader(path, self._bytes)
         tensor_count, key_count = reader.start()
         self.metadata: Mapping[str, Any] = reader.metadata(key_count)
@@ -95,7 +92,7 @@ class GgufFile:
             return []
         if array.element != _STRING:
             raise corrupt(self.path, f"metadata `{key}` is not an array of strings")
-        unpack, data, offset = struct.Struct("<Q").unpack_from, self._bytes.data, array.start
+        unpack, data, offset = struct.Struct("<Q").unpack_from, self._bytes, array.start
         found = []
         try:
             for _ in range(array.count):
@@ -106,17 +103,17 @@ class GgufFile:
             raise corrupt(self.path, f"metadata `{key}` is not UTF-8 ({error})") from error
         return found
 
-    def numbers(self, key: str) -> npt.NDArray[Any]:
-        """An array of numbers [count], typed as stored; empty when the key is absent.
+    def numbers(self, key: str) -> list[Any]:
+        """An array of numbers; empty when the key is absent.
 
         Raises: ModelError (exit 16) when it is something else.
         """
         array = self._array(key)
         if array is None:
-            return np.empty(0, dtype=np.float32)
+            return []
         if array.element not in _SCALARS:
             raise corrupt(self.path, f"metadata `{key}` is not an array of numbers")
-        return np.frombuffer(self._bytes, dtype=_SCALARS[array.element], count=array.count, offset=array.start)
+        return list(struct.unpack_from(f"<{array.count}{_SCALARS[array.element][1]}", self._bytes, array.start))
 
     def names(self) -> frozenset[str]:
         """The names of all tensors, as the file has them."""
@@ -124,10 +121,12 @@ class GgufFile:
 
     def tensor(self, name: str) -> RawTensor:
         """One tensor by the file's name. Raises: ModelError naming what is missing and the nearest names that exist."""
+        import numpy as np  # noqa: PLC0415  (whoever reads a tokenizer alone does without)
+
         place = self._tensors.get(name)
         if place is None:
             raise missing_tensor(self.path, name, self._tensors)
-        return RawTensor(name, place.layout, place.shape, self._bytes[place.start : place.start + place.size])
+        return RawTensor(name, place.layout, place.shape, np.frombuffer(self._bytes, np.uint8, place.size, place.start))
 
     def _array(self, key: str) -> GgufArray | None:
         value = self.metadata.get(key)
@@ -145,9 +144,9 @@ class GgufFile:
 class _Reader:
     """Walks a GGUF header from its first byte to its last, never past the end of the file."""
 
-    def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, path: Path, data: memoryview) -> None:
         self._path = path
-        self._data = data.data
+        self._data = data
         self._offset = 0
 
     def start(self) -> tuple[int, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from tgi.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _NEIGHBOURS = 64 << 10
 """Bytes that Linux maps together with the page that is asked for, where it has them in its cache."""
@@ -18,17 +21,16 @@ class _MappedFile(mmap.mmap):
     """Memory whose untouched content is a file's."""
 
 
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
+def map_bytes(path: Path) -> memoryview:
     """The whole file as bytes, copy-on-write: nothing is read before it is touched, nothing is ever written back.
 
     The view is writable because torch, where that computes, warns about tensors over read-only memory.
 
-    Shapes: returns [file size] uint8.
     Raises: ModelError when the file is missing (exit 12), empty or unreadable (exit 16).
     """
     try:
         with path.open("rb") as file:
-            return np.frombuffer(_MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=np.uint8)
+            return memoryview(_MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except FileNotFoundError as error:
         raise ModelError(f"`{path}` does not exist", hint="check the path", exit_code=12) from error
     except ValueError as error:
@@ -38,6 +40,13 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
                          hint="check the file and its permissions", exit_code=16) from error  # fmt: skip
 
 
+def map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """What `map_bytes` maps as [file size] uint8. Raises: as that does."""
+    import numpy as np  # noqa: PLC0415  (whoever reads headers alone does without)
+
+    return np.frombuffer(map_bytes(path), dtype=np.uint8)
+
+
 def forget(view: npt.NDArray[np.generic]) -> None:
     """Give the pages of a view of a mapped file back: whoever reads them again gets them from the file again.
 
@@ -45,13 +54,13 @@ def forget(view: npt.NDArray[np.generic]) -> None:
     What was written there is lost; memory of other kinds is left alone.
     """
     owner: object = view
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
+    while (base := getattr(owner, "base", None)) is not None:  # an array's; a memory view has none
+        owner = base
     if isinstance(owner, memoryview):
         owner = owner.obj
     if not isinstance(owner, _MappedFile) or not view.size or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    start = view.ctypes.data - np.frombuffer(owner, dtype=np.uint8).ctypes.data
+    start = view.ctypes.data - ctypes.addressof(ctypes.c_char.from_buffer(owner))
     first = max(0, start - start % mmap.PAGESIZE - _NEIGHBOURS)
     last = min(len(owner), start + view.nbytes + _NEIGHBOURS)
     owner.madvise(mmap.MADV_DONTNEED, first, last - first)

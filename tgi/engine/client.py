@@ -7,13 +7,12 @@ import contextlib
 import functools
 import itertools
 import logging
-import struct
 from collections.abc import Iterable
+from ctypes import c_float
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from tgi.config import Config
 from tgi.engine import process
@@ -39,7 +38,7 @@ from tgi.wire import AsyncChannel
 logger = logging.getLogger(__name__)
 
 _FINISH = tuple(FinishReason)
-_FLOAT32 = struct.Struct("<f")
+_FORMS = tuple(f"%.{digits}g" for digits in range(1, 10))
 _STACK_DUMP_S = 1.0  # what a silent engine gets to write its stacks before it is killed
 _LAST_WORDS_S = 0.5  # what remains in the socket of a dead engine is read within this
 _ENDING_S = 0.1  # between closed socket and the end of the process, so that its own status is seen
@@ -125,11 +124,11 @@ def _decimals(column: bytes) -> list[float]:
 
 
 def _shortest(value: float) -> float:
-    for form in ("%.6g", "%.7g", "%.8g", "%.9g") if 1e-30 < abs(value) < 1e30 else ():
+    for form in _FORMS[5:] if 1e-30 < abs(value) < 1e30 else _FORMS:
         decimal = float(form % value)
-        if _FLOAT32.unpack(_FLOAT32.pack(decimal))[0] == value:
+        if c_float(decimal).value == value:
             return decimal
-    return float(str(np.float32(value)))
+    return value  # not a number
 
 
 class EngineClient:

@@ -10,8 +10,8 @@ import enum
 
 import msgspec
 
-from tgi.runner.plan import NOT_NUMBERS as NOT_NUMBERS
-from tgi.runner.plan import MemoryLedger as MemoryLedger
+from tgi.runner.ledger import MemoryLedger as MemoryLedger
+from tgi.sampling import NOT_NUMBERS as NOT_NUMBERS
 from tgi.sampling import SamplingParams, TopTokens
 
 

@@ -195,7 +195,7 @@ def _merges_from_scores(file: GgufFile, tokens: list[str], vocabulary: dict[str,
     if len(scores) != len(tokens):
         raise corrupt(file.path, f"it holds {len(tokens)} tokens, but {len(scores)} scores and no merges")
     found: list[tuple[float, int, int, str, str]] = []
-    for token, score in zip(tokens, scores.tolist(), strict=True):
+    for token, score in zip(tokens, scores, strict=True):
         cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         known = [(left, right) for left, right in cuts if left in vocabulary and right in vocabulary]
         known.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
@@ -207,11 +207,11 @@ def _merges_from_scores(file: GgufFile, tokens: list[str], vocabulary: dict[str,
 def _added_tokens(file: GgufFile, tokens: list[str]) -> list[AddedToken]:
     """Tokens that are found whole in the text, before anything else."""
     kinds = file.numbers("tokenizer.ggml.token_type")
-    if kinds.size not in (0, len(tokens)):
-        raise corrupt(file.path, f"it holds {len(tokens)} tokens, but {kinds.size} token types")
+    if len(kinds) not in (0, len(tokens)):
+        raise corrupt(file.path, f"it holds {len(tokens)} tokens, but {len(kinds)} token types")
     return [
         AddedToken(tokens[index], special=kind != _USER_DEFINED, normalized=False)
-        for index, kind in enumerate(kinds.tolist())
+        for index, kind in enumerate(kinds)
         if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and tokens[index]
     ]
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from tgi.checkpoint.blocks import row_bytes
+from tgi.checkpoint.layouts import row_bytes
 from tgi.checkpoint.mapping import forget
 from tgi.kernels.addresses import FLOAT32, INT32, INT64, address, expect, expect_heads, facts, rows, step, where
 from tgi.kernels.arrays import Array

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tgi.checkpoint import Checkpoint, RawTensor
-from tgi.checkpoint.blocks import BLOCKS, dequantize
+from tgi.checkpoint.blocks import dequantize
+from tgi.checkpoint.layouts import BLOCKS
 from tgi.checkpoint.mapping import forget
 from tgi.errors import ModelError
 from tgi.kernels import Array, Matrix, PackedWeight

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tgi.checkpoint.blocks import BLOCKS, dequantize, row_bytes
+from tgi.checkpoint.blocks import dequantize
+from tgi.checkpoint.layouts import BLOCKS, row_bytes
 from tgi.checkpoint.mapping import map_file
 from tgi.errors import ModelError
 

@@ -10,7 +10,7 @@ import psutil
 from tgi.config import Config
 from tgi.errors import ConfigError, ModelError
 from tgi.layers.model import ModelConfig
-from tgi.runner.plan import Choice, MemoryLedger
+from tgi.runner.ledger import Choice, MemoryLedger
 
 LOGITS_ROWS = 64
 """Rows whose logits exist at one time; a step with more goes through them in slices."""

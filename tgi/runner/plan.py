@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +15,6 @@ from tgi.sampling import SamplingParams, TopTokens
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
-NOT_NUMBERS = "the model's logits are not numbers"  # why a request failed alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +76,3 @@ class StepResult:
     failed: dict[int, str] = field(default_factory=dict)  # entry -> reason; only that request fails
     forward_s: float = 0.0
     sample_s: float = 0.0
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """A limit the engine settled on, and why."""
-
-    name: str  # of the flag that sets it, without hyphens before it
-    value: str
-    reason: str
-
-
-class MemoryLedger(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine's memory is spent on, in bytes; the number of KV blocks follows from it."""
-
-    weights: int  # mapped or resident parameters
-    activations: int  # peak of the largest step
-    kv_block: int  # one block of all layers
-    kv_cache: int  # num_blocks * kv_block
-    available: int  # what the machine offered when the ledger was made
-    choices: tuple[Choice, ...] = ()  # the limits that follow, and why

@@ -10,7 +10,7 @@ import numpy as np
 
 from tgi import kernels
 from tgi.checkpoint import Checkpoint, RawTensor, open_checkpoint
-from tgi.checkpoint.blocks import row_bytes
+from tgi.checkpoint.layouts import row_bytes
 from tgi.config import Config
 from tgi.kernels.cpu import find_library
 from tgi.kernels.dispatch import usable_cores

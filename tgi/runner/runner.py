@@ -24,8 +24,9 @@ from tgi.layers.rope_scaling import override_rope
 from tgi.quantization import int8
 from tgi.runner.grammar import GrammarFactory, LateMatchers
 from tgi.runner.graphs import GraphRunner
+from tgi.runner.ledger import MemoryLedger
 from tgi.runner.memory import LOGITS_ROWS, MemoryPlan, plan_memory
-from tgi.runner.plan import MemoryLedger, RowState, StepPlan, StepResult
+from tgi.runner.plan import RowState, StepPlan, StepResult
 from tgi.runner.sampler import Choice, Sampler
 from tgi.sampling import SamplingParams, TopTokens
 

@@ -18,9 +18,9 @@ from tgi.runner import logits as processors
 from tgi.runner.grammar import GrammarFactory
 from tgi.runner.logits import Bool
 from tgi.runner.noise import uniform
-from tgi.runner.plan import NOT_NUMBERS, Float32, Int32, RowState
+from tgi.runner.plan import Float32, Int32, RowState
 from tgi.runner.row import SamplingRow
-from tgi.sampling import TopTokens
+from tgi.sampling import NOT_NUMBERS, TopTokens
 
 log = logging.getLogger("tgi.runner.sampler")
 

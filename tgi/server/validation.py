@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
-import numpy as np
 
 from tgi.config import Limits
 from tgi.engine.messages import EngineRequest
@@ -56,7 +56,7 @@ class Prepared:
 
     def prompt_tokens(self) -> list[int]:
         """The prompt's token ids."""
-        ids: list[int] = np.frombuffer(self.prompt_ids, "<i4").tolist()
+        ids: list[int] = memoryview(self.prompt_ids).cast("i").tolist()
         return ids
 
     def engine_request(self, id: int) -> EngineRequest:
@@ -142,7 +142,7 @@ class Validator:
         chosen = await constraints(parameters, self._tokenizer, longest=max_new_tokens, vocab_size=self._vocab_size)
         return Prepared(
             characters=len(inputs),
-            prompt_ids=np.asarray(ids, "<i4").tobytes(),
+            prompt_ids=array("i", ids).tobytes(),
             sampling=msgspec.structs.replace(self._sampling(parameters), grammar=grammar, **chosen),
             max_new_tokens=max_new_tokens,
             stop_ids=stop_ids(parameters, self._tokenizer.eos_ids),
