@@ -1,4 +1,4 @@
-"""Exact products of nibbles: activations meet them in integers of 23 bits, as close as sums in float32 are."""
+"""Exact products of nibbles: activations meet them in integers of 22 bits, as close as sums in float32 are."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_products_are_as_close_as_sums_in_float32(ops: ModuleType, layout: str, 
     if not spread:  # as activations are
         assert rms(found) <= 1.5 * rms(in_float32)
     largest = x.abs().double().reshape(21, -1, 32).amax(2).repeat_interleave(32, 1)
-    steps, sums = largest @ values.abs().T * 2.0**-23, x.abs().double() @ values.abs().T * 4e-7
+    steps, sums = largest @ values.abs().T * 2.0**-21.8, x.abs().double() @ values.abs().T * 4e-7
     assert (found.abs() <= steps + sums).all()
 
 
 def test_whole_numbers_are_multiplied_without_an_error(ops: ModuleType) -> None:
-    integers = np.arange(64, dtype=np.float32) * 65536 - 2**21
+    integers = np.arange(64, dtype=np.float32) * 32768 - 2**20
     integers[::2] += 12345
-    integers[[0, 32]] = 2**22  # a step is 1
+    integers[[0, 32]] = 112 * 2**14  # a step is 1
     stored = random_matrix("Q4_1", 16, 64)
     blocks = stored.data.copy().reshape(-1, 20)
     blocks[:, :4] = np.array([1.0, 0.0], np.float16).view(np.uint8)

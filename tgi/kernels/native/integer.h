@@ -1,8 +1,8 @@
-// Activations in 8 or 23 bits times weights in panels of small integers; `tgi.kernels.matmul` defines the result.
+// Activations in 8 or 22 bits times weights in panels of small integers; `tgi.kernels.matmul` defines the result.
 //
 // Element (token, row) is a sum over groups of 32 columns, in order. Within a group the integers are multiplied and
-// added exactly, so how that is done is each path's own affair; 23 bits are multiplied 8 at a time, and nibbles times
-// 23 bits still fit into 32. Then, every step rounded once and each `fma` fused:
+// added exactly, so how that is done is each path's own affair; 22 bits are multiplied in three digits, and nibbles
+// times 22 bits still fit into 32. Then, every step rounded once and each `fma` fused:
 //
 //   sum = fma(float(integers), weight scale * token scale, sum)        (Q6_K: twice, for 16 columns each)
 //   sum = fma(token scale * float(sum of the token's integers), weight minimum, sum)        (where there are minimums)

@@ -116,7 +116,7 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
     for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, total[m]);
 }
 
-// A token in 23 bits against a group, whose nibbles lie in `bytes` [step][half of the rows]. Loads are what it waits for,
+// A token in 22 bits against a group, whose nibbles lie in `bytes` [step][half of the rows]. Loads are what it waits for,
 // so a token's columns serve both halves at once; and all of it fits into registers while the loop is not unrolled.
 template <class P>
 TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token, __m256* integers) {
@@ -141,9 +141,9 @@ TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token,
 #pragma GCC unroll 3
         for (int part = 0; part < 3; part++) {
             __m256i sum = _mm256_madd_epi16(pairs[2 * part + half], _mm256_set1_epi16(1));
-            if (!P::MINIMUMS) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(token.start_nibbles[part]));
-            total = _mm256_add_epi32(_mm256_slli_epi32(total, 8), sum);
+            total = _mm256_add_epi32(_mm256_slli_epi32(total, DIGIT_BITS), sum);
         }
+        if (!P::MINIMUMS) total = _mm256_add_epi32(total, _mm256_set1_epi32(token.start_nibbles));
         integers[half] = _mm256_cvtepi32_ps(total);
     }
 }

@@ -40,11 +40,12 @@ TGI_INLINE void group_integers(const uint8_t* group, const TokenGroup& token, in
 
 template <class P>
 TGI_INLINE void group_integers(const uint8_t* group, const FineTokenGroup& token, int32_t* out) {
-    std::memset(out, 0, sizeof(int32_t) * PANEL_ROWS);
-    for (int part = 0; part < 3; part++) {
-        int32_t sums[PANEL_ROWS];
-        row_integers<P, 0, GROUP>(group, token.integers[part], P::MINIMUMS ? 0 : token.start_nibbles[part], sums);
-        for (int row = 0; row < PANEL_ROWS; row++) out[row] = out[row] * 256 + sums[row];
+    int32_t digits[3][PANEL_ROWS];
+    for (int i = 0; i < 3; i++) row_integers<P, 0, GROUP>(group, token.integers[i], 0, digits[i]);
+    int32_t start = P::MINIMUMS ? 0 : token.start_nibbles;
+    for (int row = 0; row < PANEL_ROWS; row++) {
+        int32_t upper = digits[0][row] * (1 << DIGIT_BITS) + digits[1][row];
+        out[row] = upper * (1 << DIGIT_BITS) + digits[2][row] + start;
     }
 }
 

@@ -35,7 +35,7 @@ enum PanelKind : int64_t {
     PANEL_F32, PANEL_F16, PANEL_BF16, PANEL_END,
 };
 
-// Added to a PanelKind: as exact as float32. Activations meet nibbles in 23 bits, bytes and floats as they are.
+// Added to a PanelKind: as exact as float32. Activations meet nibbles in 22 bits, bytes and floats as they are.
 constexpr int64_t EXACT = 64;
 
 constexpr int64_t PANEL_ROWS = 16;
@@ -66,16 +66,19 @@ struct alignas(64) TokenGroup {
     int32_t start_halves[2];  // -128 * sum of 16
 };
 
-// The same in 23 bits, as exact as float32 sums: integers are high * 2^16 + middle * 2^8 + low, -2^22 to 2^22. Times 15,
-// 32 of them fit into 32 bits.
+// The same in 22 bits, as exact as float32 sums: integers are (high * 2^7 + middle) * 2^7 + low, at most FINEST. Times
+// 15, 32 of them fit into 32 bits. Digits are that small for nibble_pairs.h.
 struct alignas(64) FineTokenGroup {
-    int8_t integers[3][GROUP];  // high, middle, low
+    int8_t integers[3][GROUP];  // high (-112 to 112), middle, low (-64 to 63)
     float scale;
     float scaled_sum;
-    int32_t start_nibbles[3];  // -8 * sum of each
+    int32_t start_nibbles;  // -8 * sum
+    int32_t start_pairs;    // of nibble_pairs.h
 };
+constexpr int DIGIT_BITS = 7;
+constexpr int FINEST = 112 << 2 * DIGIT_BITS;
 
-// Groups whose largest magnitude is below this count as zeros: 2^22 / magnitude must be finite.
+// Groups whose largest magnitude is below this count as zeros: FINEST / magnitude must be finite.
 constexpr float SMALLEST = 0x1p-100f;
 
 template <class Token>

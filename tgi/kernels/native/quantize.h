@@ -1,7 +1,10 @@
-// Activations in 8 or 23 bits: groups of 32 values with a scale. Those in 8 are `round_activations` of reference.py.
+// Activations in 8 or 22 bits: groups of 32 values with a scale. Those in 8 are `round_activations` of reference.py.
 #pragma once
 
 #include "kernels.h"
+#if defined(TGI_VNNI)
+#include "nibble_pairs.h"
+#endif
 #include "vector.h"
 
 namespace tgi {
@@ -29,7 +32,7 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers
     store_bytes(four, integers, low, high);
 }
 
-// Integers of 23 bits are cut in three of 8, from the lowest; the sum of each.
+// Integers of 22 bits are cut in three digits, from the lowest; the sum of each.
 TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integers)[GROUP], int32_t* sums) {
     __m256i four[4], byte[4];
 #pragma GCC unroll 4
@@ -38,8 +41,9 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integer
     for (int part = 2; part >= 0; part--) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            byte[i] = _mm256_srai_epi32(_mm256_slli_epi32(four[i], 24), 24);
-            four[i] = _mm256_srai_epi32(_mm256_sub_epi32(four[i], byte[i]), 8);
+            constexpr int ABOVE = 32 - DIGIT_BITS;
+            byte[i] = part ? _mm256_srai_epi32(_mm256_slli_epi32(four[i], ABOVE), ABOVE) : four[i];
+            four[i] = _mm256_srai_epi32(_mm256_sub_epi32(four[i], byte[i]), DIGIT_BITS);
         }
         int32_t low, high;
         store_bytes(byte, integers[part], &low, &high);
@@ -78,9 +82,10 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integer
     for (int i = 0; i < GROUP; i++) {
         int32_t rest = static_cast<int32_t>((static_cast<double>(values[i] * inverse) + magic) - magic);
         for (int part = 2; part >= 0; part--) {
-            integers[part][i] = static_cast<int8_t>(static_cast<uint8_t>(rest & 255));
+            constexpr int HALF = 1 << (DIGIT_BITS - 1);
+            integers[part][i] = static_cast<int8_t>(part ? ((rest + HALF) & (2 * HALF - 1)) - HALF : rest);
             sums[part] += integers[part][i];
-            rest = (rest - integers[part][i]) / 256;
+            rest = (rest - integers[part][i]) / (2 * HALF);
         }
     }
 }
@@ -126,10 +131,14 @@ TGI_INLINE void quantize_group(const float* values, FineTokenGroup& out) {
     float largest;
     int32_t sums[3];
     if (!has_step(values, &largest, out)) return;
-    round_group(values, 0x1p22f / largest, out.integers, sums);
-    out.scale = largest * 0x1p-22f;
-    out.scaled_sum = out.scale * static_cast<float>(sums[0] * 65536 + sums[1] * 256 + sums[2]);
-    for (int i = 0; i < 3; i++) out.start_nibbles[i] = -8 * sums[i];
+    round_group(values, FINEST / largest, out.integers, sums);
+    out.scale = largest / FINEST;
+    int32_t total = (sums[0] * (1 << DIGIT_BITS) + sums[1]) * (1 << DIGIT_BITS) + sums[2];
+    out.scaled_sum = out.scale * static_cast<float>(total);
+    out.start_nibbles = -8 * total;
+#if defined(TGI_VNNI)
+    out.start_pairs = start_of_pairs(out.integers);
+#endif
 }
 
 // Unit: one token.
