@@ -36,7 +36,7 @@ TGI_INLINE int32_t start_of_pairs(const int8_t (*integers)[GROUP]) {
     }
     total = _mm_add_epi32(total, _mm_shuffle_epi32(total, 0x4e));
     total = _mm_add_epi32(total, _mm_shuffle_epi32(total, 0xb1));
-    return static_cast<int32_t>(0u - static_cast<uint32_t>(_mm_cvtsi128_si32(total)));
+    return _mm_cvtsi128_si32(_mm_sub_epi32(_mm_setzero_si128(), total));
 }
 
 // The second steps of `weights` get their OFFSET. Returns: a * b of all pairs, negative.

@@ -4,6 +4,7 @@
 #include "kernels.h"
 #if defined(TGI_VNNI)
 #include "nibble_pairs.h"
+#include "quantize_wide.h"
 #endif
 #include "vector.h"
 
@@ -32,23 +33,26 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers
     store_bytes(four, integers, low, high);
 }
 
-// Integers of 22 bits are cut in three digits, from the lowest; the sum of each.
-TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integers)[GROUP], int32_t* sums) {
+#if !defined(TGI_VNNI)
+// Integers of 22 bits are cut in three digits, from the lowest. Returns: their sum.
+TGI_INLINE int32_t round_group(const float* values, float inverse, int8_t (*integers)[GROUP]) {
     __m256i four[4], byte[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) four[i] = _mm256_cvtps_epi32(load(values + 8 * i) * all(inverse));
+    int32_t sums[3];
 #pragma GCC unroll 3
-    for (int part = 2; part >= 0; part--) {
+    for (int digit = 2; digit >= 0; digit--) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             constexpr int ABOVE = 32 - DIGIT_BITS;
-            byte[i] = part ? _mm256_srai_epi32(_mm256_slli_epi32(four[i], ABOVE), ABOVE) : four[i];
+            byte[i] = digit ? _mm256_srai_epi32(_mm256_slli_epi32(four[i], ABOVE), ABOVE) : four[i];
             four[i] = _mm256_srai_epi32(_mm256_sub_epi32(four[i], byte[i]), DIGIT_BITS);
         }
         int32_t low, high;
-        store_bytes(byte, integers[part], &low, &high);
-        sums[part] = low + high;
+        store_bytes(byte, integers[digit], &low, &high);
+        sums[digit] = low + high;
     }
+    return (sums[0] * (1 << DIGIT_BITS) + sums[1]) * (1 << DIGIT_BITS) + sums[2];
 }
 
 // Bits of the largest magnitude: they are ordered as the magnitudes are, NaN above infinity.
@@ -64,6 +68,7 @@ TGI_INLINE int32_t largest_bits(const float* values) {
     four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }
+#endif
 #else
 // Adding 1.5 * 2^23, or 2^52, leaves no bits for a fraction.
 TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers, int32_t* low, int32_t* high) {
@@ -76,18 +81,20 @@ TGI_INLINE void round_group(const float* values, float inverse, int8_t* integers
     }
 }
 
-TGI_INLINE void round_group(const float* values, float inverse, int8_t (*integers)[GROUP], int32_t* sums) {
+TGI_INLINE int32_t round_group(const float* values, float inverse, int8_t (*integers)[GROUP]) {
     const double magic = 6755399441055744.0;
-    std::memset(sums, 0, 3 * sizeof *sums);
+    constexpr int32_t HALF = 1 << (DIGIT_BITS - 1);
+    int32_t total = 0;
     for (int i = 0; i < GROUP; i++) {
         int32_t rest = static_cast<int32_t>((static_cast<double>(values[i] * inverse) + magic) - magic);
-        for (int part = 2; part >= 0; part--) {
-            constexpr int HALF = 1 << (DIGIT_BITS - 1);
-            integers[part][i] = static_cast<int8_t>(part ? ((rest + HALF) & (2 * HALF - 1)) - HALF : rest);
-            sums[part] += integers[part][i];
-            rest = (rest - integers[part][i]) / (2 * HALF);
+        total += rest;
+        for (int digit = 2; digit > 0; digit--) {
+            integers[digit][i] = static_cast<int8_t>(((rest + HALF) & (2 * HALF - 1)) - HALF);
+            rest = (rest - integers[digit][i]) / (2 * HALF);
         }
+        integers[0][i] = static_cast<int8_t>(rest);
     }
+    return total;
 }
 
 TGI_INLINE int32_t largest_bits(const float* values) {
@@ -102,10 +109,9 @@ TGI_INLINE int32_t largest_bits(const float* values) {
 }
 #endif
 
-// Zeros or NaN throughout for groups that have no step. Returns: whether it has.
+// Zeros or NaN throughout for groups that have no step. Returns: whether it has. `most`: bits of the largest magnitude.
 template <class Token>
-TGI_INLINE bool has_step(const float* values, float* largest, Token& out) {
-    int32_t most = largest_bits(values);
+TGI_INLINE bool has_step(int32_t most, float* largest, Token& out) {
     std::memcpy(largest, &most, sizeof *largest);
     if (most < 0x7f800000 && *largest >= SMALLEST) return true;
     std::memset(static_cast<void*>(&out), 0, sizeof out);
@@ -114,10 +120,10 @@ TGI_INLINE bool has_step(const float* values, float* largest, Token& out) {
 }
 
 // 32 values.
-TGI_INLINE void quantize_group(const float* values, TokenGroup& out) {
+TGI_INLINE void quantize_group(const float* values, int32_t most, TokenGroup& out) {
     float largest;
     int32_t low, high;
-    if (!has_step(values, &largest, out)) return;
+    if (!has_step(most, &largest, out)) return;
     round_group(values, 127.0f / largest, out.integers, &low, &high);
     out.scale = largest / 127.0f;
     out.scaled_sum = out.scale * static_cast<float>(low + high);
@@ -127,13 +133,11 @@ TGI_INLINE void quantize_group(const float* values, TokenGroup& out) {
     out.start_halves[1] = -128 * high;
 }
 
-TGI_INLINE void quantize_group(const float* values, FineTokenGroup& out) {
+TGI_INLINE void quantize_group(const float* values, int32_t most, FineTokenGroup& out) {
     float largest;
-    int32_t sums[3];
-    if (!has_step(values, &largest, out)) return;
-    round_group(values, FINEST / largest, out.integers, sums);
+    if (!has_step(most, &largest, out)) return;
+    int32_t total = round_group(values, FINEST / largest, out.integers);
     out.scale = largest / FINEST;
-    int32_t total = (sums[0] * (1 << DIGIT_BITS) + sums[1]) * (1 << DIGIT_BITS) + sums[2];
     out.scaled_sum = out.scale * static_cast<float>(total);
     out.start_nibbles = -8 * total;
 #if defined(TGI_VNNI)
@@ -149,12 +153,19 @@ static void quantize_units(const void* argument, int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; token++) {
         const float* x = task.x + token * task.x_stride;
         Token* out = task.out + token * groups;
-        int64_t g = 0;
-        for (; (g + 1) * GROUP <= task.columns; g++) quantize_group(x + g * GROUP, out[g]);
+        // Finding the largest takes as long as a group's rest: a processor looks too few instructions ahead for two.
+        constexpr int64_t AHEAD = 16;
+        int32_t most[AHEAD];
+        int64_t g = 0, whole = task.columns / GROUP;
+        while (g < whole) {
+            int64_t count = whole - g < AHEAD ? whole - g : AHEAD;
+            for (int64_t i = 0; i < count; i++) most[i] = largest_bits(x + (g + i) * GROUP);
+            for (int64_t i = 0; i < count; i++, g++) quantize_group(x + g * GROUP, most[i], out[g]);
+        }
         if (g == groups) continue;
         float rest[GROUP] = {};  // what is missing at the end of a row counts as zero
         std::memcpy(rest, x + g * GROUP, static_cast<size_t>(task.columns - g * GROUP) * sizeof(float));
-        quantize_group(rest, out[g]);
+        quantize_group(rest, largest_bits(rest), out[g]);
     }
 }
 
