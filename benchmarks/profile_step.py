@@ -21,6 +21,7 @@ from tgi.bench import machine, roof
 from tgi.checkpoint import open_checkpoint
 from tgi.config import Config, Model
 from tgi.kernels.replay import REPLAYED, Recording
+from tgi.runner.graphs import Kind
 from tgi.runner.plan import RowState, StepPlan
 from tgi.runner.runner import ModelRunner
 from tgi.sampling import SamplingParams
@@ -63,7 +64,7 @@ def profile(runner: ModelRunner, rows: int, context: int, repeats: int) -> dict[
         runner.execute(decode_step(runner, rows, context, first=number == 0))
     plan = decode_step(runner, rows, context, first=False)
     found = {"step": _least(lambda: runner.execute(plan), repeats)}
-    recording = runner._graphs._graphs[rows, True].recording
+    recording = runner._graphs._graphs[Kind(decode=True, wanted=True, likeliest=True)].recording
     run = recording.run
     assert run is not None
     parts = list(calls(recording))

@@ -14,7 +14,7 @@ from torch import Tensor
 from tgi import kernels
 
 OPERATIONS = ("activate", "attention", "embedding", "gated", "greedy", "layer_norm", "matmul", "record", "refreshed",
-              "rms_norm", "rotary", "write_kv")  # fmt: skip
+              "rms_norm", "rotary", "take", "write_kv")  # fmt: skip
 
 
 def array(value: Any) -> Any:

@@ -40,6 +40,15 @@ def test_rows_of_any_width_are_read(ops: ModuleType, layout: str, columns: int) 
     np.testing.assert_array_equal(ops.embedding(torch.tensor([4, 2], dtype=torch.int32), matrix), expected[[4, 2]])
 
 
+def test_rows_are_taken_in_the_order_asked_for(ops: ModuleType) -> None:
+    x = torch.randn(5, 24)
+    assert torch.equal(ops.take(x, torch.tensor([3, 0, 3], dtype=torch.int32)), x[[3, 0, 3]])
+    assert ops.take(x, torch.zeros(0, dtype=torch.int32)).shape == (0, 24)
+    for wrong in (-1, 5):
+        with pytest.raises(ValueError, match=r"indices must be in \[0, 5\)"):
+            ops.take(x, torch.tensor([0, wrong], dtype=torch.int32))
+
+
 def test_embedding_of_an_unknown_id_is_refused(ops: ModuleType) -> None:
     matrix = random_matrix("F32", 5, 8)
     for wrong in (-1, 5):

@@ -1,4 +1,4 @@
-"""A recorded computation gives the same bits when it is replayed on other inputs."""
+"""A recorded computation gives the same bits when it is replayed on other inputs, and on fewer."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ class Layer:
         self.norm = torch.rand(HIDDEN)
         self.angles = torch.randn(100, SIZE // 2)
         self.starts = torch.arange(ROWS + 1, dtype=torch.int32)
+        self.order = torch.zeros(ROWS, dtype=torch.int32)
         self.caches = torch.zeros(2, 8, 4, KV_HEADS, SIZE)
 
     def __call__(self, ids: Tensor, positions: Tensor, slots: Tensor, lens: Tensor, tables: Tensor) -> Tensor:
         x = kernels.embedding(ids, self.table)
-        qkv = kernels.matmul(kernels.rms_norm(x, self.norm, 1e-5), self.qkv).view(ROWS, -1, SIZE)
+        qkv = kernels.matmul(kernels.rms_norm(x, self.norm, 1e-5), self.qkv).view(len(ids), HEADS + 2 * KV_HEADS, SIZE)
         q, k, v = qkv[:, :HEADS], qkv[:, HEADS : HEADS + KV_HEADS], qkv[:, HEADS + KV_HEADS :]
         cos, sin = kernels.refreshed(lambda: (self.angles[positions].cos(), self.angles[positions].sin()))
         kernels.rotary(q, k, cos, sin, interleaved=False)
         kernels.write_kv(k, v, self.caches[0], self.caches[1], slots)
-        mixed = kernels.attention(q, self.caches[0], self.caches[1], self.starts, lens, tables, scale=0.25)
-        x = kernels.matmul(mixed, self.out, residual=x)
+        starts = self.starts[: len(ids) + 1]
+        mixed = kernels.attention(q, self.caches[0], self.caches[1], starts, lens, tables, scale=0.25)
+        x = kernels.matmul(mixed, self.out, residual=kernels.take(x, self.order[: len(ids)]))
         inner = kernels.gated(kernels.matmul(kernels.layer_norm(x, self.norm, None, 1e-5), self.up), "silu")
         return kernels.matmul(kernels.activate(inner, "gelu"), self.down, residual=x)
 
@@ -67,26 +69,48 @@ def layer(ops: ModuleType, path: str) -> Layer:
 
 def test_a_replay_gives_what_the_computation_gives(layer: Layer) -> None:
     given = inputs(0)
-    recorder = kernels.record([*given, layer.starts])
+    recorder = kernels.record([*given, layer.starts, layer.order], tokens=ROWS)
     assert recorder is not None
     with recorder as recording:
         result = layer(*given)
     assert recording.complete
-    assert torch.equal(result, layer(*given))
-    for seed in (1, 2, 0):
+    assert not layer.caches.any()  # nothing was computed
+    for seed, rows in ((0, ROWS), (1, ROWS), (2, 2), (3, 1), (4, 0), (5, ROWS)):
         for target, value in zip(given, inputs(seed), strict=True):
             target.copy_(value)
         layer.caches.zero_()
-        expected, written = layer(*given).clone(), layer.caches.clone()
+        expected, written = layer(*(value[:rows] for value in given)).clone(), layer.caches.clone()
         layer.caches.zero_()
-        recording.replay()
-        assert torch.equal(result, expected)
+        recording.replay(tokens=rows)
+        assert torch.equal(result[:rows], expected)
         assert torch.equal(layer.caches, written)
+
+
+def test_numbers_are_known_by_their_size(layer: Layer) -> None:
+    x, order = torch.randn(4, HIDDEN), torch.tensor([3, 1, 0], dtype=torch.int32)
+    recorder = kernels.record([x, order], tokens=4, wanted=3)
+    assert recorder is not None
+    with recorder as recording:
+        result = kernels.matmul(kernels.take(kernels.activate(x, "relu"), order), layer.out)
+    assert recording.complete
+    order[:2] = torch.tensor([1, 2], dtype=torch.int32)
+    x[3] = float("nan")  # is not looked at
+    recording.replay(tokens=3, wanted=2)
+    assert torch.equal(result[:2], kernels.matmul(x[[1, 2]].relu(), layer.out))
+
+
+def test_a_number_that_nobody_named_makes_a_recording_incomplete(layer: Layer) -> None:
+    x = torch.randn(3, HIDDEN)
+    recorder = kernels.record([x], tokens=4)
+    assert recorder is not None
+    with recorder as recording:
+        kernels.matmul(x, layer.out)
+    assert not recording.complete
 
 
 def test_a_replay_refuses_what_does_not_exist(layer: Layer) -> None:
     given = inputs(0)
-    recorder = kernels.record([*given, layer.starts])
+    recorder = kernels.record([*given, layer.starts, layer.order])
     assert recorder is not None
     with recorder as recording:
         layer(*given)

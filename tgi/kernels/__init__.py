@@ -36,6 +36,7 @@ __all__ = [
     "refreshed",
     "rms_norm",
     "rotary",
+    "take",
     "write_kv",
 ]
 
@@ -47,6 +48,15 @@ def embedding(ids: Array, table: Matrix) -> Array:
     Raises: ValueError for an id outside the table.
     """
     return DISPATCH.backend.embedding(ids, table)
+
+
+def take(x: Array, indices: Array) -> Array:
+    """Some rows, in this order.
+
+    Shapes: x [T, H]; indices [L] int32; returns [L, H].
+    Raises: ValueError for an index outside x.
+    """
+    return DISPATCH.backend.take(x, indices)
 
 
 def matmul(x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None) -> Array:
@@ -147,15 +157,15 @@ def greedy(logits: Array) -> tuple[Array, Array]:
     return DISPATCH.backend.greedy(logits)
 
 
-def record(inputs: Iterable[Array]) -> AbstractContextManager[Recording] | None:
-    """Keep the kernel calls made inside, to make them again with `Recording.replay`; None where torch computes.
+def record(inputs: Iterable[Array], **sizes: int) -> AbstractContextManager[Recording] | None:
+    """Keep the kernel calls made inside, to be made by `Recording.replay`; None where torch computes.
 
-    `inputs` are the arrays that hold what differs from step to step. They, weights and caches must outlive the
-    recording, and stay where they are; see `tgi.kernels.replay`.
+    Nothing is computed inside: results hold anything. `inputs` are the arrays that hold what differs from step to step.
+    They, weights and caches must outlive the recording, and stay where they are. `sizes` are the most tokens, requests
+    and so on, no two equal: a replay may name fewer of each. See `tgi.kernels.replay`.
     """
-    return (
-        DISPATCH.native.record(inputs) if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native else None
-    )
+    native = DISPATCH.native if DISPATCH.backend is DISPATCH.native else None
+    return None if native is None else native.record(inputs, sizes)
 
 
 def refreshed(compute: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:

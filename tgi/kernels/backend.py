@@ -16,6 +16,9 @@ class Backend(Protocol):
     def embedding(self, ids: Array, table: Matrix) -> Array:
         """Rows of a stored matrix."""
 
+    def take(self, x: Array, indices: Array) -> Array:
+        """Rows of activations."""
+
     def matmul(
         self, x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None
     ) -> Array:

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,24 +102,26 @@ def _describe(matrix: Matrix) -> _Matrix:
     return _Matrix(data.ctypes.data, matrix.rows, matrix.columns, LAYOUTS.index(matrix.layout))
 
 
-# The arguments of each function of `native/api.cpp`: pointer, 64-bit integer, int, float.
+# The arguments of each function of `native/api.cpp`: pointer, 64-bit integer or number of things, int, float.
 _SIGNATURES = {
     "configure": "ii",
     "pack": "plp",
-    "matmul": "vlllplpvli",
-    "embedding": "vlpv",
-    "norm": "ivlllllppfv",
-    "rotary": "vlllvlllvvlli",
-    "write_kv": "vllvllppilllvl",
-    "attention": "vllllllppillvvvllflv",
-    "activate": "vlliiv",
-    "greedy": "vlllpp",
+    "matmul": "vlnlplpvli",
+    "embedding": "vnpv",
+    "norm": "ivnllllppfv",
+    "rotary": "vlllvlllvvnli",
+    "write_kv": "vllvllppilllvn",
+    "attention": "vllnlllppillvvvnlflv",
+    "activate": "vnliiv",
+    "greedy": "vnllpp",
+    "take": "vllvnv",
     "replay": "pl",
 }
 _TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
     "p": ctypes.c_void_p,
     "v": ctypes.c_void_p,  # of a value that belongs to one step
     "l": ctypes.c_int64,
+    "n": ctypes.c_int64,  # of tokens, requests or the like in a step
     "i": ctypes.c_int,
     "f": ctypes.c_float,
 }
@@ -158,6 +160,7 @@ class CpuKernels:
         self._attention = functions["attention"]
         self._activate = functions["activate"]
         self._greedy = functions["greedy"]
+        self._take = functions["take"]
         self._empty = empty
 
     def _scratch_array(self, *shape: int) -> Array:
@@ -165,12 +168,12 @@ class CpuKernels:
         return self._scratch.empty(shape) if math.prod(shape) >= _LARGE else np.empty(shape, FLOAT32)
 
     @contextlib.contextmanager
-    def record(self, inputs: Iterable[Array]) -> Iterator[Recording]:
+    def record(self, inputs: Iterable[Array], sizes: Mapping[str, int]) -> Iterator[Recording]:
         """See `tgi.kernels.record`."""
-        recorder = Recorder(self._memory, _SIGNATURES, inputs)
+        recorder = Recorder(self._memory, _SIGNATURES, inputs, sizes)
         recorder.recording.run = self._replay
         self._recorder = recorder
-        self._call_as({name: recorder.wrap(name, call) for name, call in self._replayed.items()}, recorder.empty)
+        self._call_as({name: recorder.wrap(name) for name in self._replayed}, recorder.empty)
         try:
             yield recorder.recording
         finally:
@@ -201,6 +204,16 @@ class CpuKernels:
         if self._embedding(address("ids", ids, INT32), len(ids), prepared.address, where(out)):
             low, high = int(ids.min()), int(ids.max())
             raise ValueError(f"token ids must be in [0, {table.rows}); given {low} to {high}")
+        return out
+
+    def take(self, x: Array, indices: Array) -> Array:
+        """See `tgi.kernels.take`."""
+        count, columns = x.shape
+        out = self._empty(len(indices), columns)
+        places = address("indices", indices, INT32)
+        if self._take(address("x", x), count, columns, places, len(indices), where(out)):
+            low, high = int(indices.min()), int(indices.max())
+            raise ValueError(f"indices must be in [0, {count}); given {low} to {high}")
         return out
 
     def matmul(

@@ -24,6 +24,10 @@ class TorchKernels:
         """See `tgi.kernels.embedding`."""
         return _array(_on_tensors(reference.embedding, ids, table))
 
+    def take(self, x: Array, indices: Array) -> Array:
+        """See `tgi.kernels.take`."""
+        return _array(_on_tensors(reference.take, x, indices))
+
     def matmul(
         self, x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None
     ) -> Array:

@@ -41,6 +41,13 @@ def embedding(ids: Tensor, table: Matrix) -> Tensor:
     return torch.from_numpy(dequantize(table.layout, stored.reshape(-1), table.columns))
 
 
+def take(x: Tensor, indices: Tensor) -> Tensor:
+    """See `tgi.kernels.take`."""
+    if indices.numel() and not (indices.min() >= 0 and indices.max() < len(x)):
+        raise ValueError(f"indices must be in [0, {len(x)}); given {indices.min()} to {indices.max()}")
+    return x[indices.long()]
+
+
 def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     """See `tgi.kernels.matmul`."""
     out = torch.empty(x.shape[0], weight.rows)

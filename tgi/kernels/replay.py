@@ -1,9 +1,12 @@
 """Record the kernel calls of a step once, then make them all in one call of the library.
 
-A decode step is hundreds of small calls, and Python needs as long for them as the processor for the work. `record`
-runs a computation as usual, and keeps every call with its arguments: addresses, sizes, strides. Whoever recorded it
-puts new values into the same input arrays and calls `Recording.replay`, which does what the computation would do, into
-the same result. The calls are the same, so are the bits.
+A step is hundreds of small calls, and Python needs as long for them as the processor for the work of a small one. While
+`record` is in force a computation runs as usual, but its calls are kept instead of made, with their arguments:
+addresses, sizes, strides. Whoever recorded it puts values into the same input arrays and calls `Recording.replay`,
+which does what the computation would do, into the same result. The calls are the same, so are the bits.
+
+A recording serves steps of many sizes: made for the most tokens, requests and so on, it is replayed with fewer. Their
+numbers are the arguments of the letter "n"; what lies behind them in arrays is left as it is.
 
 Memory is reused between the operations of a recording as it was when it was recorded, and between recordings: a result
 that is not kept by the caller until after the next replay of any recording is lost.
@@ -15,7 +18,7 @@ import math
 import struct
 import weakref
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +27,7 @@ import numpy.typing as npt
 
 from tgi.kernels.arrays import Array
 
-REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate", "greedy")
+REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "activate", "greedy", "take")
 """Functions of the library that can be recorded, in the order of the switch in `native/api.cpp`."""
 
 
@@ -32,13 +35,14 @@ REPLAYED = ("matmul", "embedding", "norm", "rotary", "write_kv", "attention", "a
 class Recording:
     """Calls to make again, and what they read and write."""
 
-    complete: bool = True  # every value of the computation came out of a recorded call
+    complete: bool = True  # every value came out of a recorded call, and every number of things is a known one
     refreshes: list[tuple[Callable[[], tuple[Array, ...]], tuple[Array, ...]]] = field(default_factory=list)
     words: array[int] = field(default_factory=lambda: array("q"))  # function, number of arguments, arguments; and so on
+    counts: dict[str, array[int]] = field(default_factory=dict)  # where among the words a number of things stands
     run: Callable[[int, int], int] | None = None
 
-    def replay(self) -> None:
-        """Make the calls, on what the input arrays hold now.
+    def replay(self, **sizes: int) -> None:
+        """Make the calls, on what the input arrays hold now. `sizes`: how many of what was recorded; none: all.
 
         Raises: ValueError when the inputs name a token, a slot or a block that does not exist.
         """
@@ -46,6 +50,10 @@ class Recording:
             for target, value in zip(kept, compute(), strict=True):
                 np.copyto(target, value)
         assert self.run is not None
+        for name, size in sizes.items():
+            places = self.counts[name]
+            if places and self.words[places[0]] != size:
+                np.frombuffer(self.words, np.int64)[np.frombuffer(places, np.int64)] = size
         if self.run(*self.words.buffer_info()):
             raise ValueError("the step names a token, a slot or a block that does not exist")
 
@@ -90,9 +98,15 @@ class Recorder:
     place cannot be seen, and models do not do that.
     """
 
-    def __init__(self, memory: Memory, signatures: dict[str, str], inputs: Iterable[Array]) -> None:
-        """`signatures`: a letter an argument; "v" is the address of a value that belongs to one step."""
-        self.recording = Recording()
+    def __init__(
+        self, memory: Memory, signatures: dict[str, str], inputs: Iterable[Array], sizes: Mapping[str, int]
+    ) -> None:
+        """`signatures`: a letter an argument; "v" is the address of a value that belongs to one step, "n" a number.
+
+        `sizes`: the numbers that a replay may change, no two of them equal.
+        """
+        self.recording = Recording(counts={name: array("q") for name in sizes})
+        self._names = {size: name for name, size in sizes.items()}
         self._known: list[tuple[int, int]] = []  # where values lie that a replay renews
         for given in inputs:
             self._know(given)
@@ -105,20 +119,30 @@ class Recorder:
         self._know(made)
         return made
 
-    def wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
-        """`function`, whose calls are kept."""
+    def wrap(self, name: str) -> Callable[..., int]:
+        """A function whose calls are kept."""
         number, signature = REPLAYED.index(name), self._signatures[name]
         values = [index for index, kind in enumerate(signature) if kind == "v"]
+        numbers = [index for index, kind in enumerate(signature) if kind == "n"]
 
         def call(*arguments: Any) -> int:
             for index in values:
                 self._check(arguments[index])
             words = self.recording.words
             words.extend((number, len(arguments)))
+            for index in numbers:
+                self._count(arguments[index], len(words) + index)
             words.extend(_word(kind, value) for kind, value in zip(signature, arguments, strict=True))
-            return function(*arguments)
+            return 0
 
         return call
+
+    def _count(self, size: int, place: int) -> None:
+        """Remember where a size stands; a number of nothing stays one."""
+        if size in self._names:
+            self.recording.counts[self._names[size]].append(place)
+        elif size and self._names:
+            self.recording.complete = False
 
     def refreshed(self, compute: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
         """What `compute` returns, in arrays that every replay fills again."""

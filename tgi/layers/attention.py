@@ -69,4 +69,6 @@ class Attention:
             scale=self.scale,
             window=self.window,
         )
-        return self.out(mixed, residual) if wanted is None else self.out(mixed[wanted], residual[wanted])
+        if wanted is not None:
+            mixed, residual = kernels.take(mixed, wanted), kernels.take(residual, wanted)
+        return self.out(mixed, residual)

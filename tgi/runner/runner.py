@@ -69,7 +69,7 @@ class ModelRunner:
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
         self._caches = [KVCache(_zeros(shape, kv_layout), _zeros(shape, kv_layout)) for _ in model.config.windows]
         longest = -(-plan.max_total_tokens // plan.block_size)
-        self._graphs = GraphRunner(model, self._caches, max_blocks=longest)
+        self._graphs = GraphRunner(model, self._caches, max_blocks=longest, max_tokens=plan.max_step_tokens)
 
     @classmethod
     def load(

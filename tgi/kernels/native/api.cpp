@@ -144,6 +144,13 @@ TGI_EXPORT int tgi_embedding(const int32_t* ids, int64_t tokens, const Matrix* t
     return 0;
 }
 
+// Rows of x [rows, columns].
+TGI_EXPORT int tgi_take(
+    const float* x, int64_t rows, int64_t columns, const int32_t* indices, int64_t count, float* out) {
+    Matrix table{reinterpret_cast<const uint8_t*>(x), rows, columns, F32};
+    return tgi_embedding(indices, count, &table, out);
+}
+
 TGI_EXPORT int tgi_norm(
     int layer, const float* x, int64_t outer, int64_t inner, int64_t stride_outer, int64_t stride_inner, int64_t width,
     const float* weight, const float* bias, float eps, float* out) {
@@ -321,6 +328,7 @@ TGI_EXPORT int tgi_replay(const int64_t* program, int64_t words) {
             case 5: status = call(tgi_attention, given, count); break;
             case 6: status = call(tgi_activate, given, count); break;
             case 7: status = call(tgi_greedy, given, count); break;
+            case 8: status = call(tgi_take, given, count); break;
             default: break;
         }
         if (status) return -1;
