@@ -12,7 +12,7 @@ from tgi.kernels.backend import Backend
 from tgi.kernels.cpu import CpuKernels
 from tgi.kernels.on_torch import TorchKernels
 
-NOT_OPERATIONS = {"Array", "Matrix", "PackedWeight", "Recording", "configure", "record", "refreshed"}
+NOT_OPERATIONS = {"Array", "Matrix", "PackedWeight", "Recording", "configure", "populate", "record", "refreshed"}
 OPERATIONS = sorted(set(kernels.__all__) - NOT_OPERATIONS)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tgi import kernels
 from tgi.kernels import pages as module
 from tgi.kernels.pages import Arena, pages
 
@@ -30,6 +32,21 @@ def test_pages_take_memory_as_they_are_written() -> None:
     found = pages(1 << 28, huge=False)
     found[: 1 << 22] = 1
     assert resident() - before < 1 << 24
+
+
+def test_memory_can_be_had_before_it_is_written() -> None:
+    if kernels.record([]) is None or sys.platform != "linux":
+        pytest.skip("only the native library asks for it, on Linux")
+    found = pages(1 << 25, huge=False).reshape(4, -1)
+    found[1, 5] = 7
+    before = resident()
+    kernels.populate([row[: 1 << 22] for row in found])
+    assert 0.9 * (1 << 24) < resident() - before < 1 << 25
+    assert found[1, 5] == 7
+    assert not found[0].any()
+    with pytest.raises(ValueError, match="of one size"):
+        kernels.populate([found[0], found[1, 1:]])
+    kernels.populate([])
 
 
 def test_a_system_without_such_advice_has_pages_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ T tokens; `hd` is the size of a head. An array is contiguous unless said otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 from tgi.kernels.arrays import Array
@@ -32,6 +32,7 @@ __all__ = [
     "greedy",
     "layer_norm",
     "matmul",
+    "populate",
     "record",
     "refreshed",
     "rms_norm",
@@ -155,6 +156,16 @@ def greedy(logits: Array) -> tuple[Array, Array]:
     Shapes: logits [L, V]; returns token_ids [L] int32, logprobs [L] float32.
     """
     return DISPATCH.backend.greedy(logits)
+
+
+def populate(arrays: Sequence[Array]) -> None:
+    """Have the system hand out the memory of these arrays now, many pages at once and by all threads.
+
+    What is first written page by page waits for each. Values stay; does nothing where torch computes, or the system
+    knows no such request. Raises: ValueError unless all are contiguous and of one size.
+    """
+    if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native:
+        DISPATCH.native.populate(arrays)
 
 
 def record(inputs: Iterable[Array], **sizes: int) -> AbstractContextManager[Recording] | None:

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,6 +115,7 @@ _SIGNATURES = {
     "activate": "vnliiv",
     "greedy": "vnllpp",
     "take": "vllvnv",
+    "populate": "pll",
     "replay": "pl",
 }
 _TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
@@ -144,6 +145,7 @@ class CpuKernels:
         library = ctypes.CDLL(str(path))
         self._configure = _bind(library, "configure")
         self._pack = _bind(library, "pack")
+        self._populate = _bind(library, "populate")
         self._replay = _bind(library, "replay")
         self._replayed = {name: _bind(library, name) for name in REPLAYED}
         self._memory = Memory()
@@ -187,6 +189,14 @@ class CpuKernels:
     def configure(self, threads: int, *, most: str = "avx512") -> str:
         """Run on `threads` threads, the caller's included. Returns: the best of PATHS up to `most` that runs here."""
         return PATHS[self._configure(threads, PATHS.index(most))]
+
+    def populate(self, arrays: Sequence[Array]) -> None:
+        """See `tgi.kernels.populate`."""
+        starts = np.array([where(array) for array in arrays], np.uint64)
+        sizes = {array.nbytes for array in arrays}
+        if len(sizes) > 1 or not all(array.flags.c_contiguous for array in arrays):
+            raise ValueError(f"arrays must be contiguous and of one size; given {sorted(sizes)} bytes")
+        self._populate(where(starts), len(starts), sizes.pop() if sizes else 0)
 
     def _prepared(self, weight: Matrix | PackedWeight) -> _Prepared:
         """A weight for a matmul, or a table for an embedding, which reads it as stored."""

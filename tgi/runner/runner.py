@@ -22,6 +22,7 @@ from tgi.layers.loader import Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
 from tgi.quantization import int8
+from tgi.runner.fresh import FreshBlocks
 from tgi.runner.grammar import GrammarFactory, LateMatchers
 from tgi.runner.graphs import GraphRunner
 from tgi.runner.ledger import MemoryLedger
@@ -68,6 +69,7 @@ class ModelRunner:
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
         self._caches = [KVCache(_zeros(shape, kv_layout), _zeros(shape, kv_layout)) for _ in model.config.windows]
+        self._fresh = FreshBlocks(self._caches)
         longest = -(-plan.max_total_tokens // plan.block_size)
         self._graphs = GraphRunner(model, self._caches, max_blocks=longest, max_tokens=plan.max_step_tokens)
 
@@ -142,6 +144,7 @@ class ModelRunner:
         self._sampler.begin(plan.started)
         chosen_rows = (plan.logits_rows if _chooses_all(plan) else plan.logits_rows[plan.sample]).tolist()
         self._sampler.prepare_masks(chosen_rows)  # beside the forward pass
+        self._fresh.reach(plan.slot_mapping)
         each_once = _chooses_all(plan) and len(chosen_rows) == len(plan.input_ids)
         outcome = self._graphs.forward(plan, likeliest=each_once and not self._sampler.asks(chosen_rows))
         forward_s = time.perf_counter() - start

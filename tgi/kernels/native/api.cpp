@@ -11,6 +11,10 @@
 #include "pack.h"
 #include "thread_pool.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #define TGI_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace tgi {
@@ -261,6 +265,38 @@ TGI_EXPORT int tgi_attention(
     int64_t slices = (share + GROUP_ROWS - 1) / GROUP_ROWS;
     if (count > 0) run(engine().kernels->attention, &task, count * slices, keys * kv_heads / count * head_dim * share);
     if (rows > 0) run(engine().kernels->merge_spans, &task, static_cast<int64_t>(groups.size()), heads * head_dim * 8);
+    return 0;
+}
+
+namespace tgi {
+namespace {
+
+struct PopulateTask {
+    const uint64_t* starts;
+    uint64_t bytes;
+};
+
+// Unit: whole pages of one stretch. A system that cannot hands them out when they are first written, as ever.
+void populate_units(const void* argument, int64_t begin, int64_t end) {
+    const auto& task = *static_cast<const PopulateTask*>(argument);
+#if defined(__linux__)
+    constexpr int POPULATE_WRITE = 23;  // MADV_POPULATE_WRITE, which older headers do not name
+    constexpr uint64_t PAGE = 4096;
+    for (int64_t i = begin; i < end; i++) {
+        uint64_t first = (task.starts[i] + PAGE - 1) / PAGE * PAGE, last = (task.starts[i] + task.bytes) / PAGE * PAGE;
+        if (first < last) madvise(reinterpret_cast<void*>(first), last - first, POPULATE_WRITE);
+    }
+#else
+    (void)task, (void)begin, (void)end;
+#endif
+}
+
+}  // namespace
+}  // namespace tgi
+
+TGI_EXPORT int tgi_populate(const uint64_t* starts, int64_t count, int64_t bytes) {
+    PopulateTask task{starts, static_cast<uint64_t>(bytes)};
+    run(populate_units, &task, count, bytes);
     return 0;
 }
 
