@@ -1,4 +1,4 @@
-// quantize.h's integers of 22 bits by 512-bit vectors: the same numbers, in a third of the time.
+// quantize.h's integers of 22 bits by 512-bit vectors: the same numbers.
 #pragma once
 
 #include "kernels.h"
