@@ -56,8 +56,10 @@ def test_whole_numbers_are_multiplied_without_an_error(ops: ModuleType) -> None:
     weight = PackedWeight((Matrix("Q4_1", 16, 64, blocks.reshape(-1)),))
     values = dequantize("Q4_1", blocks.reshape(-1), 64).astype(np.float64)
     expected = (values * integers).reshape(16, 2, 32).sum(axis=2).astype(np.float32)  # a group is rounded once
-    found = ops.matmul(torch.from_numpy(np.stack([integers, -integers])), weight).numpy()
-    np.testing.assert_array_equal(found, np.stack([expected[:, 0] + expected[:, 1], -expected[:, 0] - expected[:, 1]]))
+    wanted = np.stack([expected[:, 0] + expected[:, 1], -expected[:, 0] - expected[:, 1]])
+    for times in (1, 2, 12):  # few tokens and many are multiplied in other ways
+        found = ops.matmul(torch.from_numpy(np.tile([integers, -integers], (times, 1))), weight).numpy()
+        np.testing.assert_array_equal(found, np.tile(wanted, (times, 1)))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
