@@ -158,14 +158,14 @@ def greedy(logits: Array) -> tuple[Array, Array]:
     return DISPATCH.backend.greedy(logits)
 
 
-def populate(arrays: Sequence[Array]) -> None:
-    """Have the system hand out the memory of these arrays now, many pages at once and by all threads.
+def populate(arrays: Sequence[Array], rows: Array) -> None:
+    """Have the system hand out the memory of `rows` [K] int64 of these arrays now, by all threads.
 
     What is first written page by page waits for each. Values stay; does nothing where torch computes, or the system
-    knows no such request. Raises: ValueError unless all are contiguous and of one size.
+    knows no such request. Raises: ValueError unless all are contiguous and of one shape.
     """
     if DISPATCH.native is not None and DISPATCH.backend is DISPATCH.native:
-        DISPATCH.native.populate(arrays)
+        DISPATCH.native.populate(arrays, rows)
 
 
 def record(inputs: Iterable[Array], **sizes: int) -> AbstractContextManager[Recording] | None:

@@ -190,13 +190,17 @@ class CpuKernels:
         """Run on `threads` threads, the caller's included. Returns: the best of PATHS up to `most` that runs here."""
         return PATHS[self._configure(threads, PATHS.index(most))]
 
-    def populate(self, arrays: Sequence[Array]) -> None:
+    def populate(self, arrays: Sequence[Array], rows: Array) -> None:
         """See `tgi.kernels.populate`."""
-        starts = np.array([where(array) for array in arrays], np.uint64)
-        sizes = {array.nbytes for array in arrays}
-        if len(sizes) > 1 or not all(array.flags.c_contiguous for array in arrays):
-            raise ValueError(f"arrays must be contiguous and of one size; given {sorted(sizes)} bytes")
-        self._populate(where(starts), len(starts), sizes.pop() if sizes else 0)
+        if not len(rows):
+            return
+        shapes = {array.shape for array in arrays}
+        if len(shapes) != 1 or not all(array.flags.c_contiguous for array in arrays):
+            raise ValueError(f"arrays must be contiguous and of one shape; given {sorted(shapes)}")
+        row_bytes = arrays[0].strides[0]
+        bases = np.array([where(array) for array in arrays], np.uint64)
+        starts = (bases[:, None] + (rows * row_bytes).astype(np.uint64)).ravel()
+        self._populate(where(starts), len(starts), row_bytes)
 
     def _prepared(self, weight: Matrix | PackedWeight) -> _Prepared:
         """A weight for a matmul, or a table for an embedding, which reads it as stored."""

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tgi import kernels
 from tgi.layers.forward_batch import KVCache
 from tgi.runner.plan import Int64
 
-AHEAD = 8
-"""Blocks more than a step needs."""
-
 
 class FreshBlocks:
-    """Has the memory of blocks handed out before a step writes them: blocks are lent in the order of their numbers.
+    """Has the memory of blocks handed out when a step is about to write them for the first time.
 
-    Else the step's one thread that writes keys and values would wait for each page of them, in every layer.
+    Else the step's one thread that writes keys and values would wait for each page of them, in every layer. No earlier
+    than they are written: a long prompt has many blocks, and decoding requests would wait for the memory of all.
     """
 
     def __init__(self, caches: list[KVCache]) -> None:
         self._parts = [part for cache in caches for part in (cache.keys, cache.values)]
-        self._num_blocks, self._block_size = self._parts[0].shape[:2]
-        self._reached = 0
+        num_blocks, self._block_size = self._parts[0].shape[:2]
+        self._written = np.zeros(num_blocks, np.bool_)
 
     def reach(self, slots: Int64) -> None:
         """`slots` [T] are written next."""
-        last = int(slots.max(initial=-1)) // self._block_size
-        if last < self._reached:
+        blocks = slots // self._block_size
+        if self._written[blocks].all():
             return
-        first, self._reached = self._reached, min(last + 1 + AHEAD, self._num_blocks)
-        kernels.populate([part[first : self._reached] for part in self._parts])
+        fresh = np.unique(blocks[~self._written[blocks]])
+        self._written[fresh] = True
+        kernels.populate(self._parts, fresh)

@@ -276,15 +276,15 @@ struct PopulateTask {
     uint64_t bytes;
 };
 
-// Unit: whole pages of one stretch. A system that cannot hands them out when they are first written, as ever.
+// Unit: the pages of one stretch. A system that cannot hands them out when they are first written, as ever.
 void populate_units(const void* argument, int64_t begin, int64_t end) {
     const auto& task = *static_cast<const PopulateTask*>(argument);
 #if defined(__linux__)
     constexpr int POPULATE_WRITE = 23;  // MADV_POPULATE_WRITE, which older headers do not name
     constexpr uint64_t PAGE = 4096;
     for (int64_t i = begin; i < end; i++) {
-        uint64_t first = (task.starts[i] + PAGE - 1) / PAGE * PAGE, last = (task.starts[i] + task.bytes) / PAGE * PAGE;
-        if (first < last) madvise(reinterpret_cast<void*>(first), last - first, POPULATE_WRITE);
+        uint64_t first = task.starts[i] / PAGE * PAGE, last = (task.starts[i] + task.bytes + PAGE - 1) / PAGE * PAGE;
+        madvise(reinterpret_cast<void*>(first), last - first, POPULATE_WRITE);
     }
 #else
     (void)task, (void)begin, (void)end;
