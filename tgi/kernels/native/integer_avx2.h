@@ -116,14 +116,20 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
     for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, total[m]);
 }
 
+// Three digits' sums of pairs, `stride` apart from the highest on, as one integer.
+TGI_INLINE __m256i join_pairs(const __m256i* pairs, int stride) {
+    __m256i high = _mm256_madd_epi16(pairs[0], _mm256_set1_epi16(1 << 2 * DIGIT_BITS));
+    __m256i middle = _mm256_madd_epi16(pairs[stride], _mm256_set1_epi16(1 << DIGIT_BITS));
+    __m256i low = _mm256_madd_epi16(pairs[2 * stride], _mm256_set1_epi16(1));
+    return _mm256_add_epi32(_mm256_add_epi32(high, middle), low);
+}
+
 // A token in 22 bits against a group, whose nibbles lie in `bytes` [step][half of the rows]. Loads are what it waits for,
-// so a token's columns serve both halves at once; and all of it fits into registers while the loop is not unrolled.
+// so a token's columns serve both halves at once.
 template <class P>
 TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token, __m256* integers) {
     __m256i pairs[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; i++) pairs[i] = _mm256_setzero_si256();
-#pragma GCC unroll 1
+#pragma GCC unroll 8
     for (int step = 0; step < 8; step++) {
 #pragma GCC unroll 3
         for (int part = 0; part < 3; part++) {
@@ -131,18 +137,15 @@ TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token,
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
                 __m256i products = _mm256_maddubs_epi16(bytes[2 * step + half], columns);
-                pairs[2 * part + half] = _mm256_add_epi16(pairs[2 * part + half], products);
+                __m256i& sum = pairs[2 * part + half];
+                sum = step == 0 ? products : _mm256_add_epi16(sum, products);
+                __asm__("" : "+x"(sum));  // or GCC makes all products first, and has no registers for them
             }
         }
     }
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-        __m256i total = _mm256_setzero_si256();
-#pragma GCC unroll 3
-        for (int part = 0; part < 3; part++) {
-            __m256i sum = _mm256_madd_epi16(pairs[2 * part + half], _mm256_set1_epi16(1));
-            total = _mm256_add_epi32(_mm256_slli_epi32(total, DIGIT_BITS), sum);
-        }
+        __m256i total = join_pairs(pairs + half, 2);
         if (!P::MINIMUMS) total = _mm256_add_epi32(total, _mm256_set1_epi32(token.start_nibbles));
         integers[half] = _mm256_cvtepi32_ps(total);
     }
