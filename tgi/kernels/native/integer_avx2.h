@@ -116,11 +116,11 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGr
     for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, total[m]);
 }
 
-// Three digits' sums of pairs, `stride` apart from the highest on, as one integer.
-TGI_INLINE __m256i join_pairs(const __m256i* pairs, int stride) {
-    __m256i high = _mm256_madd_epi16(pairs[0], _mm256_set1_epi16(1 << 2 * DIGIT_BITS));
-    __m256i middle = _mm256_madd_epi16(pairs[stride], _mm256_set1_epi16(1 << DIGIT_BITS));
-    __m256i low = _mm256_madd_epi16(pairs[2 * stride], _mm256_set1_epi16(1));
+// Three digits' sums of pairs as one integer.
+TGI_INLINE __m256i join_pairs(__m256i high, __m256i middle, __m256i low) {
+    high = _mm256_madd_epi16(high, _mm256_set1_epi16(1 << 2 * DIGIT_BITS));
+    middle = _mm256_madd_epi16(middle, _mm256_set1_epi16(1 << DIGIT_BITS));
+    low = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
     return _mm256_add_epi32(_mm256_add_epi32(high, middle), low);
 }
 
@@ -145,7 +145,7 @@ TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token,
     }
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-        __m256i total = join_pairs(pairs + half, 2);
+        __m256i total = join_pairs(pairs[half], pairs[2 + half], pairs[4 + half]);
         if (!P::MINIMUMS) total = _mm256_add_epi32(total, _mm256_set1_epi32(token.start_nibbles));
         integers[half] = _mm256_cvtepi32_ps(total);
     }
