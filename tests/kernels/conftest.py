@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.tensors import kernels_take_tensors
+from tests.tensors import OnTensors, kernels_take_tensors
 from tgi import kernels
-from tgi.kernels.cpu import CpuKernels
+from tgi.kernels.cpu import CpuKernels, find_library
 from tgi.kernels.dispatch import DISPATCH
 
 __all__ = ["kernels_take_tensors"]
@@ -51,3 +51,12 @@ def path(request: pytest.FixtureRequest) -> Iterator[str]:
 def ops(path: str) -> ModuleType:
     """`tgi.kernels` on that path."""
     return kernels
+
+
+@pytest.fixture(scope="module")
+def native() -> OnTensors:
+    """The native backend alone."""
+    library = find_library()
+    if library is None:
+        pytest.skip("the native library was not built")
+    return OnTensors(CpuKernels(library))

@@ -37,6 +37,7 @@ __all__ = [
     "refreshed",
     "rms_norm",
     "rotary",
+    "single_out",
     "take",
     "write_kv",
 ]
@@ -65,11 +66,25 @@ def matmul(x: Array, weight: PackedWeight, *, bias: Array | None = None, residua
 
     Exact in the stored values: they are what the `gguf` package makes of them, and products are as close as float32's.
     Parts that say `integer` are multiplied by activations in 8 bits (`reference.round_activations`): the integers'
-    products are added exactly, the groups' scaled sums in float32.
+    products are added exactly, the groups' scaled sums in float32. Columns that were singled out are in float32.
 
     Shapes: x [T, K], rows may be strided; bias [N]; residual and the result [T, N]: parts' outputs side by side.
     """
     return DISPATCH.backend.matmul(x, weight, bias=bias, residual=residual)
+
+
+def single_out(weight: PackedWeight, columns: Sequence[int]) -> None:
+    """Multiply these columns of parts that say `integer` in float32 from now on, and leave them out of their groups.
+
+    A few channels of activations are so large that the 31 others of their group would be rounded to nothing much
+    (Dettmers et al., "LLM.int8()", 2022). They meet weights as they were before a conversion (`Matrix.source`).
+
+    Raises: ValueError for a column that does not exist, or for columns that are not ascending.
+    """
+    wanted = list(columns)
+    if wanted != sorted(set(wanted)) or (wanted and not (wanted[0] >= 0 and wanted[-1] < weight.columns)):
+        raise ValueError(f"columns must ascend within [0, {weight.columns}); given {wanted}")
+    DISPATCH.backend.single_out(weight, wanted)
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from tgi.kernels.arrays import Array
@@ -23,6 +24,9 @@ class Backend(Protocol):
         self, x: Array, weight: PackedWeight, *, bias: Array | None = None, residual: Array | None = None
     ) -> Array:
         """Linear map by stored weights."""
+
+    def single_out(self, weight: PackedWeight, columns: Sequence[int]) -> None:
+        """Columns of a linear map that are multiplied in float32."""
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Root-mean-square normalisation of the last dimension."""

@@ -16,91 +16,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from tgi.checkpoint.layouts import row_bytes
-from tgi.checkpoint.mapping import forget
 from tgi.kernels.addresses import FLOAT32, INT32, INT64, address, expect, expect_heads, facts, rows, step, where
 from tgi.kernels.arrays import Array
 from tgi.kernels.backend import ACTIVATIONS
-from tgi.kernels.pages import Arena
+from tgi.kernels.prepared import Prepared
 from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
-from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
+from tgi.kernels.weights import Matrix, PackedWeight
 
-# The orders of the enumerations in `native/kernels.h`.
-LAYOUTS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+# The order of the enumeration in `native/kernels.h`.
 PATHS = ("portable", "avx2", "avx512")
-# Layout -> its PanelKind, and bytes of PANEL_ROWS rows of a group of columns (of one column, for floats).
-PANELS = {
-    "Q4_0": (32, 288), "Q4_1": (33, 320), "Q4_K": (34, 384), "Q8_0": (35, 544), "Q5_0": (35, 544), "Q5_1": (36, 576),
-    "Q5_K": (37, 640), "Q6_K": (38, 640), "F32": (39, 64), "F16": (40, 32), "BF16": (41, 32),
-}  # fmt: skip
-EXACT = 64  # added to a PanelKind: as exact as float32
-PANEL_ROWS = 16
-GROUP = 32
 CACHE_TYPES = {FLOAT32: 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}  # brain floats: `tgi.kernels.arrays`
 MAX_HEAD_DIM = 512
 _LARGE = 1 << 14  # values: 64 KiB
-_ARENA = Arena()
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("layout", ctypes.c_int64),
-    )
-
-
-class _Prepared:
-    """A weight as the library reads it. The matrices outlive it: it is kept in their `prepared`."""
-
-    __slots__ = ("address", "columns", "count", "matrices", "panels", "rows")
-
-    def __init__(self, parts: tuple[Matrix, ...], pack: Callable[..., int] | None = None) -> None:
-        """With `pack`, matrices are packed into panels where there are any for their layout."""
-        if not parts or any(part.columns != parts[0].columns for part in parts):
-            raise ValueError(f"parts need the same columns; given {[part.columns for part in parts]}")
-        self.panels: list[npt.NDArray[np.uint8]] = []
-        described = [_describe(part) for part in parts]
-        if pack is not None:
-            described = [self._packed(part, as_stored, pack) for part, as_stored in zip(parts, described, strict=True)]
-        self.matrices = (_Matrix * len(parts))(*described)
-        self.address = ctypes.addressof(self.matrices)
-        self.count = len(parts)
-        self.rows = sum(part.rows for part in parts)
-        self.columns = parts[0].columns
-
-    def _packed(self, part: Matrix, as_stored: _Matrix, pack: Callable[..., int]) -> _Matrix:
-        if part.layout not in PANELS:
-            return as_stored
-        kind, group_bytes = PANELS[part.layout]
-        integers = part.layout in INTEGER_LAYOUTS
-        groups = -(-part.rows // PANEL_ROWS) * (part.columns // GROUP if integers else part.columns)
-        panels = _ARENA.take(groups * group_bytes)
-        self.panels.append(panels)
-        pack(ctypes.addressof(as_stored), kind, panels.ctypes.data)
-        forget(part.data)  # the panels are all that is read from now on
-        exact = 0 if integers and part.integer else EXACT
-        packed = _Matrix(panels.ctypes.data, part.rows, part.columns, kind + exact)
-        # A table that is the output layer too: its rows are read from the panels. In place: recordings name it.
-        table = cast("_Prepared", part.prepared.setdefault("cpu", _Prepared((part,))))
-        table.matrices[0] = packed
-        table.panels.append(panels)
-        return packed
-
-
-def _describe(matrix: Matrix) -> _Matrix:
-    expected = matrix.rows * row_bytes(matrix.layout, matrix.columns)
-    data = matrix.data
-    if data.ndim != 1 or data.itemsize != 1 or data.size != expected or not data.flags.c_contiguous:
-        raise ValueError(
-            f"{matrix.rows} x {matrix.columns} of {matrix.layout} is {expected} contiguous bytes; "
-            f"given {data.dtype} {data.shape}"
-        )
-    return _Matrix(data.ctypes.data, matrix.rows, matrix.columns, LAYOUTS.index(matrix.layout))
-
 
 # The arguments of each function of `native/api.cpp`: pointer, 64-bit integer or number of things, int, float.
 _SIGNATURES = {
@@ -202,14 +130,14 @@ class CpuKernels:
         starts = (bases[:, None] + (rows * row_bytes).astype(np.uint64)).ravel()
         self._populate(where(starts), len(starts), row_bytes)
 
-    def _prepared(self, weight: Matrix | PackedWeight) -> _Prepared:
+    def _prepared(self, weight: Matrix | PackedWeight) -> Prepared:
         """A weight for a matmul, or a table for an embedding, which reads it as stored."""
         prepared = weight.prepared.get("cpu")
         if prepared is None:
             parts, pack = (weight.parts, self._pack) if isinstance(weight, PackedWeight) else ((weight,), None)
-            prepared = _Prepared(parts, pack)
+            prepared = Prepared(parts, pack)
             weight.prepared["cpu"] = prepared
-        return cast("_Prepared", prepared)
+        return cast("Prepared", prepared)
 
     def embedding(self, ids: Array, table: Matrix) -> Array:
         """See `tgi.kernels.embedding`."""
@@ -251,6 +179,11 @@ class CpuKernels:
             None if bias is None else address("bias", bias), target, prepared.rows, residual is not None,
         )  # fmt: skip
         return out
+
+    def single_out(self, weight: PackedWeight, columns: Sequence[int]) -> None:
+        """See `tgi.kernels.single_out`."""
+        weight.outliers[:] = columns
+        self._prepared(weight).single_out(weight.parts, columns)
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """See `tgi.kernels.rms_norm`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class TorchKernels:
         """See `tgi.kernels.matmul`."""
         out = _on_tensors(reference.matmul, x, weight, bias=bias, residual=residual)
         return _array(out) if residual is None else residual
+
+    def single_out(self, weight: PackedWeight, columns: Sequence[int]) -> None:
+        """See `tgi.kernels.single_out`."""
+        reference.single_out(weight, columns)
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """See `tgi.kernels.rms_norm`."""

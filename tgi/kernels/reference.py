@@ -7,14 +7,14 @@ one row at a time, on operands of the same shape in freshly allocated memory, by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tgi.checkpoint.blocks import dequantize
-from tgi.kernels.weights import INTEGER_LAYOUTS, Matrix, PackedWeight
+from tgi.kernels.weights import Matrix, PackedWeight
 
 # Values dequantised at once: 16 MiB of float32.
 _TILE_VALUES = 1 << 22
@@ -52,11 +52,16 @@ def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, resid
     """See `tgi.kernels.matmul`."""
     out = torch.empty(x.shape[0], weight.rows)
     rows = [row.clone() for row in x]
-    rounded = [round_activations(row) for row in rows] if any(_integer(part) for part in weight.parts) else rows
+    integers = any(part.in_integers for part in weight.parts)
+    rounded = [round_activations(row, weight.outliers) for row in rows] if integers else rows
     start = 0
     for part in weight.parts:
-        for tile in _tiles(part):
-            for token, row in enumerate(rounded if _integer(part) else rows):
+        outliers = weight.outliers if part.in_integers and part.source is not None else []
+        before = torch.from_numpy(part.values(outliers))
+        for first, tile in _tiles(part):
+            if outliers:
+                tile[:, outliers] = before[first : first + len(tile)]
+            for token, row in enumerate(rounded if part.in_integers else rows):
                 out[token, start : start + len(tile)] = torch.mv(tile, row)
             start += len(tile)
     if bias is not None:
@@ -64,35 +69,40 @@ def matmul(x: Tensor, weight: PackedWeight, *, bias: Tensor | None = None, resid
     return out if residual is None else residual.add_(out)
 
 
-def round_activations(row: Tensor) -> Tensor:
+def single_out(weight: PackedWeight, columns: Sequence[int]) -> None:
+    """See `tgi.kernels.single_out`."""
+    weight.outliers[:] = columns
+
+
+def round_activations(row: Tensor, outliers: Sequence[int] = ()) -> Tensor:
     """What 8-bit activations stand for: each group of 32 is whole multiples, -127 to 127, of a step of its own.
 
     The step is the largest magnitude / 127; ties round to even. A group below 2^-100 is zeros; one with a value that
-    is not finite is NaN throughout.
+    is not finite is NaN throughout. Columns in `outliers` keep their values, and count as zero in their groups.
 
     Shapes: row [K] float32; returns [K].
     """
-    groups = F.pad(row, (0, -len(row) % _GROUP)).view(-1, _GROUP)
+    within = row.clone()
+    within[list(outliers)] = 0.0
+    groups = F.pad(within, (0, -len(row) % _GROUP)).view(-1, _GROUP)
     largest = groups.abs().amax(1, keepdim=True)
     # NaN for a value that is not finite: amax passes a NaN on, and infinity is made one.
     largest = torch.where(torch.isfinite(largest), largest, torch.nan)
     integers = torch.round(groups * (127.0 / largest))
     values = torch.where(largest < _SMALLEST, 0.0, integers * (largest / 127.0))
-    return values.reshape(-1)[: len(row)].clone()
+    found = values.reshape(-1)[: len(row)].clone()
+    found[list(outliers)] = row[list(outliers)]
+    return found
 
 
-def _integer(part: Matrix) -> bool:
-    return part.integer and part.layout in INTEGER_LAYOUTS
-
-
-def _tiles(matrix: Matrix) -> Iterator[Tensor]:
-    """The rows of a stored matrix in float32, a few at a time; the cuts depend on the matrix only."""
+def _tiles(matrix: Matrix) -> Iterator[tuple[int, Tensor]]:
+    """The rows of a stored matrix in float32, a few at a time behind the first's number; cuts depend on the matrix."""
     step = max(1, _TILE_VALUES // matrix.columns)
     stored = matrix.data.reshape(matrix.rows, -1)
     for start in range(0, matrix.rows, step):
         values = dequantize(matrix.layout, stored[start : start + step].reshape(-1), matrix.columns)
         # torch aligns what it allocates; numpy does not, and the product may depend on the alignment.
-        yield torch.from_numpy(values).clone()
+        yield start, torch.from_numpy(values).clone()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -188,15 +188,15 @@ class Loader:
         if held is None:
             held = self._hold(raw, rows, columns, transposed)
             if convert:
-                held = self._convert(held)
+                held = self._convert(held, mapped=held.data is raw.data)
             self._shelf.matrices[raw.name, convert] = held
         return held
 
-    def _convert(self, matrix: Matrix) -> Matrix:
+    def _convert(self, matrix: Matrix, *, mapped: bool) -> Matrix:
         assert self._shelf.convert is not None
         data = self._shelf.convert(matrix.layout, matrix.data, matrix.columns)
         forget(matrix.data)
-        return replace(matrix, layout=int8.LAYOUT, data=data)
+        return replace(matrix, layout=int8.LAYOUT, data=data, source=matrix if mapped else None)
 
     def _hold(self, raw: RawTensor, rows: int, columns: int, transposed: bool) -> Matrix:
         layout = raw.layout

@@ -17,11 +17,11 @@ from tgi.errors import ModelError
 from tgi.kernels import Array
 from tgi.kernels.arrays import FLOATS, STORED
 from tgi.kernels.pages import pages
-from tgi.layers.forward_batch import KVCache
+from tgi.layers.forward_batch import ForwardBatch, KVCache
 from tgi.layers.loader import Loader
 from tgi.layers.model import CausalLM
 from tgi.layers.rope_scaling import override_rope
-from tgi.quantization import int8
+from tgi.quantization import int8, outliers
 from tgi.runner.fresh import FreshBlocks
 from tgi.runner.grammar import GrammarFactory, LateMatchers
 from tgi.runner.graphs import GraphRunner
@@ -65,6 +65,7 @@ class ModelRunner:
         self.load_s = 0.0
         self.warmup_s = 0.0
         self._model = model
+        self._searched = True  # for outliers
         self._sampler = Sampler(self.vocab_size, grammars)
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
@@ -114,6 +115,7 @@ class ModelRunner:
             kernels=chosen,
             grammars=LateMatchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
+        runner._searched = not convert
         runner.load_s = time.perf_counter() - start
         return runner
 
@@ -139,6 +141,8 @@ class ModelRunner:
         Raises: MemoryError when the step does not fit into memory; sampling rows that the plan began then exist, and
         are forgotten when a later plan names them in `ended`.
         """
+        if not self._searched:
+            self._single_out()
         start = time.perf_counter()
         self._sampler.end(plan.ended)
         self._sampler.begin(plan.started)
@@ -167,6 +171,25 @@ class ModelRunner:
             forward_s += middle - start
             sample_s += time.perf_counter() - middle
         return _result(plan, parts, forward_s, sample_s)
+
+    def _single_out(self) -> None:
+        """Find the outliers of matmuls in integers, before the first step: by a few tokens in blocks not yet lent."""
+        self._searched = True
+        blocks = np.arange(min(2, len(self._caches[0].keys)), dtype=np.int32)
+        count = min(outliers.NUM_TOKENS, self.max_total_tokens, len(blocks) * self.block_size)
+        places = np.arange(count, dtype=np.int32)
+        batch = ForwardBatch(
+            input_ids=outliers.tokens(self.vocab_size, count),
+            positions=places,
+            slot_mapping=places.astype(np.int64),
+            query_starts=np.array([0, count], dtype=np.int32),
+            context_lens=np.array([count], dtype=np.int32),
+            block_tables=blocks[None],
+            rope_variants=np.zeros(1, dtype=np.int32),
+            logits_indices=None,
+        )
+        with outliers.watched():
+            self._model.logits(self._model.forward(batch, self._caches))
 
 
 def _chooses_all(plan: StepPlan) -> bool:

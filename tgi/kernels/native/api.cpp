@@ -99,11 +99,20 @@ namespace {
 
 // What these make is left to the calling thread's next matmul.
 template <class Token>
-const Token* quantize(const MatmulTask& task, Units units) {
+const Token* quantize(
+    MatmulTask& task, Units units, const int32_t* outliers = nullptr, int64_t outlier_count = 0) {
     static thread_local std::vector<Token> groups;
     size_t count = static_cast<size_t>(task.tokens * ((task.columns + GROUP - 1) / GROUP));
     if (groups.size() < count) groups.resize(count);
     QuantizeTask<Token> quantize{task.x, task.x_stride, task.columns, groups.data()};
+    if (outlier_count) {
+        static thread_local std::vector<float> apart;
+        size_t size = static_cast<size_t>(task.tokens * outlier_count);
+        if (apart.size() < size) apart.resize(size);
+        quantize.outliers = outliers;
+        quantize.outlier_count = outlier_count;
+        task.apart = quantize.apart = apart.data();
+    }
     run(units, &quantize, task.tokens, 2 * task.columns);
     return groups.data();
 }
@@ -125,14 +134,15 @@ TGI_EXPORT int tgi_matmul(
     const float* x, int64_t x_stride, int64_t tokens, int64_t columns, const Matrix* parts, int64_t part_count,
     const float* bias, float* out, int64_t out_stride, int accumulate) {
     MatmulTask task{x,   x_stride,   tokens,          columns, parts,   part_count, bias,
-                    out, out_stride, accumulate != 0, nullptr, nullptr, nullptr,    0};
+                    out, out_stride, accumulate != 0, nullptr, nullptr, nullptr,    0, nullptr};
     if (tokens <= 0) return 0;
     const Kernels& kernels = *engine().kernels;
     int64_t units = 0;
     for (int64_t i = 0; i < part_count; i++) {
         Arithmetic by = arithmetic_of(parts[i].layout);
         units += (parts[i].rows + unit_rows(parts[i]) - 1) / unit_rows(parts[i]);
-        if (by == COARSE && !task.coarse) task.coarse = quantize<TokenGroup>(task, kernels.quantize);
+        if (by == COARSE && !task.coarse)
+            task.coarse = quantize<TokenGroup>(task, kernels.quantize, parts[i].outliers, parts[i].outlier_count);
         if (by == FINE && !task.fine) task.fine = quantize<FineTokenGroup>(task, kernels.quantize_fine);
         if (by == FLOATS && parts[i].layout - EXACT < PANEL_F32 && !task.scaled) scale(task);
     }

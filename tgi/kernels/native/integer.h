@@ -4,11 +4,14 @@
 // added exactly, so how that is done is each path's own affair; 22 bits are multiplied in three digits, and nibbles
 // times 22 bits still fit into 32. Then, every step rounded once and each `fma` fused:
 //
+//   sum = fma(value of an outlier column, its weight, sum)             (in 8 bits alone; these are zero in their groups)
 //   sum = fma(float(integers), weight scale * token scale, sum)        (Q6_K: twice, for 16 columns each)
 //   sum = fma(token scale * float(sum of the token's integers), weight minimum, sum)        (where there are minimums)
 //
 // Hence every path, tile and thread count gives the same bits.
 #pragma once
+
+#include <type_traits>
 
 #include "finish.h"
 #include "quantize.h"
@@ -25,25 +28,27 @@ namespace TGI_PATH {
 
 template <class P, int M, class Token>
 static void multiply_panel(
-    const MatmulTask& task, const Token* x, const uint8_t* panel, int64_t token, int64_t rows, int64_t output) {
+    const MatmulTask& task, const Token* x, const uint8_t* panel, Apart apart, int64_t token, int64_t rows,
+    int64_t output) {
     alignas(64) float sums[M * PANEL_ROWS];
     int64_t groups = (task.columns + GROUP - 1) / GROUP;
     for (int m = 0; m < M; m++) ask_for_result(task, token + m, output);
-    panel_tokens<P, M>(panel, groups, x + token * groups, sums);
+    apart.x += token * apart.count;
+    panel_tokens<P, M>(panel, groups, x + token * groups, apart, sums);
     for (int m = 0; m < M; m++) finish(task, token + m, sums + m * PANEL_ROWS, rows, output);
 }
 
 template <class P, class Token>
 static void compute_panel(
-    const MatmulTask& task, const Token* x, const uint8_t* panel, int64_t rows, int64_t output) {
+    const MatmulTask& task, const Token* x, const uint8_t* panel, const Apart& apart, int64_t rows, int64_t output) {
     int64_t token = 0;
     constexpr int MOST = static_cast<int>(TOKENS_A_TILE);
-    for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, x, panel, token, rows, output);
+    for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, x, panel, apart, token, rows, output);
     if constexpr (MOST > 8)
-        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, x, panel, token, rows, output);
-    for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, x, panel, token, rows, output);
-    for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, x, panel, token, rows, output);
-    if (token < task.tokens) multiply_panel<P, 1>(task, x, panel, token, rows, output);
+        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, x, panel, apart, token, rows, output);
+    for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, x, panel, apart, token, rows, output);
+    for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, x, panel, apart, token, rows, output);
+    if (token < task.tokens) multiply_panel<P, 1>(task, x, panel, apart, token, rows, output);
 }
 
 template <class P, class Token>
@@ -51,7 +56,10 @@ static void compute_panels(const PanelRun& run, const Token* x) {
     const Matrix& part = *run.part;
     for (int64_t panel = run.panel; panel < run.panel + run.count; panel++) {
         int64_t row = panel * PANEL_ROWS, rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS;
-        compute_panel<P>(*run.task, x, part.data + panel * run.bytes, rows, run.output + row);
+        Apart apart{nullptr, nullptr, 0};
+        if constexpr (std::is_same_v<Token, TokenGroup>)
+            apart = {part.outlier_weights + panel * part.outlier_count * PANEL_ROWS, run.task->apart, part.outlier_count};
+        compute_panel<P>(*run.task, x, part.data + panel * run.bytes, apart, rows, run.output + row);
     }
 }
 

@@ -76,9 +76,16 @@ TGI_INLINE __m256 group_integers(const __m256i* magnitudes, const __m256i* weigh
 
 // One panel against M tokens; sums [M][PANEL_ROWS].
 template <class P, int M>
-TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGroup* x, float* sums) {
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const TokenGroup* x, const Apart& apart, float* sums) {
     __m256 total[2 * M];
     for (int m = 0; m < 2 * M; m++) total[m] = _mm256_setzero_ps();
+    for (int64_t k = 0; k < apart.count; k++) {
+        for (int m = 0; m < 2 * M; m++) {
+            __m256 value = _mm256_set1_ps(apart.x[m / 2 * apart.count + k]);
+            __m256 column = _mm256_loadu_ps(apart.weights + k * PANEL_ROWS + m % 2 * 8);
+            total[m] = _mm256_fmadd_ps(value, column, total[m]);
+        }
+    }
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
         ask_for_panel<P, M>(panel);
 #pragma GCC unroll 2
@@ -152,7 +159,7 @@ TGI_INLINE void fine_products(const __m256i* bytes, const FineTokenGroup& token,
 }
 
 template <class P, int M>
-TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const FineTokenGroup* x, float* sums) {
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const FineTokenGroup* x, const Apart&, float* sums) {
     for (int m = 0; m < 2 * M; m++) _mm256_storeu_ps(sums + 8 * m, _mm256_setzero_ps());
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
         ask_for_panel<P, M>(panel);

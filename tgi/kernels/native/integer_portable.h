@@ -51,8 +51,11 @@ TGI_INLINE void group_integers(const uint8_t* group, const FineTokenGroup& token
 
 // One panel against M tokens; sums [M][PANEL_ROWS].
 template <class P, int M, class Token>
-TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* x, float* sums) {
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* x, const Apart& apart, float* sums) {
     std::memset(sums, 0, sizeof(float) * M * PANEL_ROWS);
+    for (int64_t k = 0; k < apart.count; k++)
+        for (int i = 0; i < M * PANEL_ROWS; i++)
+            sums[i] = fmaf(apart.x[i / PANEL_ROWS * apart.count + k], apart.weights[k * PANEL_ROWS + i % PANEL_ROWS], sums[i]);
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
         for (int m = 0; m < M; m++) {
             const Token& token = x[m * groups + g];

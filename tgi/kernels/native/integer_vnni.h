@@ -1,6 +1,8 @@
 // integer.h's products with AVX-512's instructions for neural networks: a panel's sixteen rows in a vector.
 #pragma once
 
+#include <type_traits>
+
 #include "integer_panels.h"
 
 namespace tgi {
@@ -82,11 +84,17 @@ TGI_INLINE __m512 add_halves(
 
 // One panel against M tokens; sums [M][PANEL_ROWS].
 template <class P, int M, class Token>
-TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* x, float* sums) {
-    constexpr bool PAIRS = sizeof(Token) == sizeof(FineTokenGroup) && M >= 4;
+TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* x, const Apart& apart, float* sums) {
+    constexpr bool PAIRS = std::is_same_v<Token, FineTokenGroup> && M >= 4;
     __m512 total[M], integers[2];
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) total[m] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < apart.count; k++) {
+        __m512 column = _mm512_loadu_ps(apart.weights + k * PANEL_ROWS);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; m++)
+            total[m] = _mm512_fmadd_ps(_mm512_set1_ps(apart.x[m * apart.count + k]), column, total[m]);
+    }
     for (int64_t g = 0; g < groups; g++, panel += P::BYTES) {
         ask_for_panel<P, M>(panel);
         __m512i weights[8];

@@ -87,6 +87,9 @@ struct QuantizeTask {
     int64_t x_stride;
     int64_t columns;
     Token* out;  // [tokens][groups]; TokenGroup or FineTokenGroup
+    const int32_t* outliers = nullptr;  // columns that count as zero, ascending, and what they held:
+    int64_t outlier_count = 0;
+    float* apart = nullptr;  // [tokens][outlier_count]
 };
 
 enum CacheType : int32_t { CACHE_F32, CACHE_F16, CACHE_BF16 };
@@ -99,6 +102,10 @@ struct Matrix {
     int64_t rows;
     int64_t columns;
     int64_t layout;  // Layout, PanelKind, or PanelKind plus EXACT
+    // Columns that panels of integers leave to float32, ascending, the same in all parts of a matmul.
+    const int32_t* outliers = nullptr;
+    int64_t outlier_count = 0;
+    const float* outlier_weights = nullptr;  // [panels][outlier_count][PANEL_ROWS]
 };
 
 // Weight rows a matmul unit covers: three times the four that meet three tokens in the twelve accumulators there are.
@@ -137,6 +144,14 @@ struct MatmulTask {
     const FineTokenGroup* fine;  // the same, for parts in panels of nibbles plus EXACT
     const float* scaled;         // of x, for parts in panels of bytes plus EXACT: see ScaleTask
     int64_t scaled_stride;
+    const float* apart;  // [tokens][outliers] of x, beside `coarse`
+};
+
+// Columns multiplied in float32 before the groups: of one panel, and of tokens.
+struct Apart {
+    const float* weights;  // [count][PANEL_ROWS]
+    const float* x;        // [tokens][count]
+    int64_t count;
 };
 
 // Panels of a part: where they lie, and where their outputs go.

@@ -145,6 +145,18 @@ TGI_INLINE void quantize_group(const float* values, int32_t most, FineTokenGroup
 #endif
 }
 
+// Values [first, first + count) of a row without its outliers. Returns: them, or where they lie already. `next`: the first
+// outlier of the task that is not before `first`.
+template <class Token>
+TGI_INLINE const float* without_outliers(
+    const QuantizeTask<Token>& task, const float* row, int64_t first, int64_t count, int64_t* next, float* copy) {
+    if (*next == task.outlier_count || task.outliers[*next] >= first + count) return row + first;
+    std::memcpy(copy, row + first, static_cast<size_t>(count) * sizeof(float));
+    for (; *next < task.outlier_count && task.outliers[*next] < first + count; ++*next)
+        copy[task.outliers[*next] - first] = 0.0f;
+    return copy;
+}
+
 // Unit: one token.
 template <class Token>
 static void quantize_units(const void* argument, int64_t begin, int64_t end) {
@@ -156,15 +168,20 @@ static void quantize_units(const void* argument, int64_t begin, int64_t end) {
         // Finding the largest takes as long as a group's rest: a processor looks too few instructions ahead for two.
         constexpr int64_t AHEAD = 16;
         int32_t most[AHEAD];
-        int64_t g = 0, whole = task.columns / GROUP;
+        float copy[AHEAD * GROUP];
+        int64_t g = 0, whole = task.columns / GROUP, next = 0;
+        for (int64_t k = 0; k < task.outlier_count; k++)
+            task.apart[token * task.outlier_count + k] = x[task.outliers[k]];
         while (g < whole) {
             int64_t count = whole - g < AHEAD ? whole - g : AHEAD;
-            for (int64_t i = 0; i < count; i++) most[i] = largest_bits(x + (g + i) * GROUP);
-            for (int64_t i = 0; i < count; i++, g++) quantize_group(x + g * GROUP, most[i], out[g]);
+            const float* values = without_outliers(task, x, g * GROUP, count * GROUP, &next, copy);
+            for (int64_t i = 0; i < count; i++) most[i] = largest_bits(values + i * GROUP);
+            for (int64_t i = 0; i < count; i++, g++) quantize_group(values + i * GROUP, most[i], out[g]);
         }
         if (g == groups) continue;
         float rest[GROUP] = {};  // what is missing at the end of a row counts as zero
         std::memcpy(rest, x + g * GROUP, static_cast<size_t>(task.columns - g * GROUP) * sizeof(float));
+        for (; next < task.outlier_count; next++) rest[task.outliers[next] - g * GROUP] = 0.0f;
         quantize_group(rest, largest_bits(rest), out[g]);
     }
 }
