@@ -174,7 +174,6 @@ class ModelRunner:
 
     def _single_out(self) -> None:
         """Find the outliers of matmuls in integers, before the first step: by a few tokens in blocks not yet lent."""
-        self._searched = True
         blocks = np.arange(min(2, len(self._caches[0].keys)), dtype=np.int32)
         count = min(outliers.NUM_TOKENS, self.max_total_tokens, len(blocks) * self.block_size)
         places = np.arange(count, dtype=np.int32)
@@ -190,6 +189,7 @@ class ModelRunner:
         )
         with outliers.watched():
             self._model.logits(self._model.forward(batch, self._caches))
+        self._searched = True
 
 
 def _chooses_all(plan: StepPlan) -> bool:
