@@ -45,14 +45,16 @@ template <class P, int M>
 TGI_INLINE __m512 group_integers(const __m512i* weights, const TokenGroup& token) {
     __m512i sum = P::MINIMUMS ? _mm512_setzero_si512()
                               : _mm512_set1_epi32(P::NIBBLES ? token.start_nibbles : token.start_bytes);
-    // With few tokens two chains: one alone would wait for itself.
+    // With few tokens two chains: one alone would wait for itself. Some processors do not look ahead far enough to find
+    // the next token's instructions, either, where its columns are loaded by instructions of their own.
+    constexpr bool TWO = M <= 2 || !P::NIBBLES;
     __m512i other = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
-        __m512i& chain = M <= 2 && i % 2 ? other : sum;
+        __m512i& chain = TWO && i % 2 ? other : sum;
         chain = add_products<P::NIBBLES>(chain, weights[i], token.integers, i);
     }
-    if (M <= 2) sum = _mm512_add_epi32(sum, other);
+    if (TWO) sum = _mm512_add_epi32(sum, other);
     return _mm512_cvtepi32_ps(sum);
 }
 
