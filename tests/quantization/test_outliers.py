@@ -2,9 +2,62 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+import safetensors.torch
+
+from tests.step_plans import Driver
+from tests.tiny_models import tiny_model
+from tgi.checkpoint import open_checkpoint
+from tgi.config import Batching, Config, Model
 from tgi.quantization import outliers
+from tgi.runner.runner import ModelRunner
+
+COLUMN = 5
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with one channel that is 300 times as large after its first norm, and met by weights as much smaller."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tiny_model(tmp_path, hidden_size=64, intermediate_size=96)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    layer = "model.layers.0."
+    weights[layer + "input_layernorm.weight"][COLUMN] *= 300
+    for name in "qkv":
+        weights[f"{layer}self_attn.{name}_proj.weight"][:, COLUMN] /= 300
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def scores(model: Path, quantize: str | None = "int8", *, block_size: int = 16) -> tuple[np.ndarray, list[int]]:
+    """Log-probabilities of a prompt, and the outliers of the first map."""
+    batching = Batching(max_batch_total_tokens=512, block_size=block_size)
+    runner = ModelRunner.load(open_checkpoint(model), config=Config(model=Model(quantize=quantize), batching=batching))
+    driver = Driver(runner)
+    sequence = driver.add(list(range(1, 40)), longest=60, score=True)
+    driver.step((sequence, len(sequence.ids)))
+    return np.array(list(sequence.logprobs.values())), runner._model.layers[0].attention.qkv.weight.outliers
+
+
+def test_a_model_is_closer_to_exact_with_them(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, none = scores(model, None)
+    found, columns = scores(model)
+    monkeypatch.setattr(outliers, "MOST", 0)
+    without, empty = scores(model)
+    assert none == empty == []
+    assert COLUMN in columns
+    assert np.abs(found - exact).mean() < 0.5 * np.abs(without - exact).mean()
+
+
+def test_the_choice_depends_on_the_weights_alone(model: Path) -> None:
+    first, columns = scores(model)
+    for block_size in (16, 1, 64):
+        again, others = scores(model, block_size=block_size)
+        assert others == columns
+        assert np.array_equal(again, first)
 
 
 def test_the_columns_that_widen_their_groups_are_chosen() -> None:

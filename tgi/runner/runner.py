@@ -174,8 +174,8 @@ class ModelRunner:
 
     def _single_out(self) -> None:
         """Find the outliers of matmuls in integers, before the first step: by a few tokens in blocks not yet lent."""
-        blocks = np.arange(min(2, len(self._caches[0].keys)), dtype=np.int32)
-        count = min(outliers.NUM_TOKENS, self.max_total_tokens, len(blocks) * self.block_size)
+        count = min(outliers.NUM_TOKENS, self.max_total_tokens)
+        blocks = np.arange(-(-count // self.block_size), dtype=np.int32)
         places = np.arange(count, dtype=np.int32)
         batch = ForwardBatch(
             input_ids=outliers.tokens(self.vocab_size, count),
