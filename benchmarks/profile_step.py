@@ -106,8 +106,9 @@ def main() -> None:
     rate = limits.integer_rate if options.quantize and limits.integer_rate else limits.float32_rate
     for rows in [int(word) for word in options.streams.split(",")]:
         found = profile(runner, rows, options.context, options.repeats)
-        weights = 1e6 * cost.weight_bytes / limits.bandwidth
-        cache = 1e6 * rows * options.context * cost.kv_bytes / limits.bandwidth
+        cached = rows * options.context * cost.kv_bytes
+        bandwidth = roof.bandwidth(limits, cost.weight_bytes + cached)
+        weights, cache = 1e6 * cost.weight_bytes / bandwidth, 1e6 * cached / bandwidth
         line = {
             "streams": rows,
             "context": options.context,

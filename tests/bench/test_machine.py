@@ -30,7 +30,12 @@ def test_other_addresses_are_elsewhere(url: str) -> None:
 
 
 def test_the_limits_are_measured() -> None:
-    assert machine._bandwidth(total=8 << 20, rounds=1) > 1e8
+    memory, caches = machine._bandwidths(total=8 << 20, rounds=1)
+    assert memory > 1e8
+    assert [size for size, _ in caches] == sorted(size for size, _ in caches)
+    rates = [rate for _, rate in caches]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] >= memory
     assert machine._matrix_rate(size=128, rounds=1) > 1e7
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from tests.bench import example_results
 from tgi.bench.results import MachineRoof
-from tgi.bench.roof import ModelCost, model_cost, roof_decode, roof_prefill, roofs
+from tgi.bench.roof import ModelCost, bandwidth, model_cost, roof_decode, roof_prefill, roofs
 from tgi.errors import ModelError
 
 MACHINE = MachineRoof(bandwidth=1e9, float32_rate=100e9, integer_rate=200e9, measured_at="")
@@ -46,6 +46,18 @@ def test_many_sequences_are_bound_by_arithmetic() -> None:
     assert found.roof_tokens_per_s == pytest.approx(100e9 / 100e6)
     quantized = roof_decode(replace(COST, integers=True), MACHINE, sequences=1000, context=0)
     assert quantized.roof_tokens_per_s == pytest.approx(200e9 / 100e6)
+
+
+def test_what_a_cache_holds_is_read_at_the_cache_s_rate() -> None:
+    large = replace(MACHINE, caches=((10_000_000, 8e9), (64_000_000, 4e9), (128_000_000, 1.1e9)))
+    found = roof_decode(COST, large, sequences=1, context=0)
+    assert (found.bound, found.roof_tokens_per_s) == ("cache", pytest.approx(4e9 / 100e6))
+    found = roof_decode(COST, large, sequences=1, context=50_000)
+    assert (found.bound, found.roof_tokens_per_s) == ("memory", pytest.approx(1.1e9 / 150e6))
+    assert bandwidth(large, 5_000_000) == 8e9  # fewer bytes than were measured
+    assert bandwidth(MACHINE, 5_000_000) == MACHINE.bandwidth
+    # Steps of a prompt read the weights each: what they read together need not fit.
+    assert roof_prefill(COST, replace(large, float32_rate=1e15), prompts=2, tokens=64).bound == "cache"
 
 
 def test_a_prompt_reads_the_weights_once_a_step_and_needs_the_head_once() -> None:

@@ -1,7 +1,8 @@
 """What this machine is, and what it can do at most: bytes read and operations done a second, measured once and kept.
 
-Memory is read by all cores with the C library's `memchr` over more than any cache holds; arithmetic is numpy's matrix
-product, which runs on all cores. Both release the GIL, and neither needs torch.
+Memory is read by all cores with the C library's `memchr`: over more than any cache should hold, and over less again and
+again, because a last cache of 100 MB and more holds a whole small model. Arithmetic is numpy's matrix product, which
+runs on all cores. Both release the GIL, and neither needs torch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import psutil
 
 from tgi.bench.results import Machine, MachineRoof
 
-_BUFFER_BYTES = 512 << 20  # in all; more than the last-level cache of any machine in sight
+_BUFFER_BYTES = 512 << 20  # in all; more than a machine's share of the last-level cache, as far as seen
+_CACHE_SHARES = tuple(n / 64 for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48))  # of these bytes: 8 to 384 MiB
 _MATRIX = 1536  # rows and columns
 _ROUNDS = 8
 MOST_BUSY = 0.2  # of all cores, by others, while the limits are measured
@@ -59,7 +61,7 @@ def is_here(url: str) -> bool:
 
 
 def roof(cache: Path, *, again: bool = False) -> tuple[MachineRoof, str | None]:
-    """What this machine can do, from the file in `cache` where it was measured before, else measured now (2 s).
+    """What this machine can do, from the file in `cache` where it was measured before, else measured now (3 s).
 
     `again` measures in any case.
 
@@ -92,29 +94,39 @@ def measure_roof() -> MachineRoof:
     """Measure now: the best of a few rounds, for what disturbs a round is not the machine's limit."""
     rate = _matrix_rate()
     gain = next((gain for flag, gain in _INTEGER_GAIN if flag in _cpu_flags()), None)
+    bandwidth, caches = _bandwidths()
     return MachineRoof(
-        bandwidth=_bandwidth(), float32_rate=rate, integer_rate=None if gain is None else gain * rate,
+        bandwidth=bandwidth, caches=caches, float32_rate=rate, integer_rate=None if gain is None else gain * rate,
         measured_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )  # fmt: skip
 
 
-def _bandwidth(total: int = _BUFFER_BYTES, rounds: int = _ROUNDS) -> float:
-    """Bytes a second that all cores together read from memory."""
+def _bandwidths(total: int = _BUFFER_BYTES, rounds: int = _ROUNDS) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Bytes a second that all cores together read of `total` bytes, and of fewer, as `MachineRoof.caches` has them."""
     memchr = ctypes.CDLL(None).memchr
     memchr.restype, memchr.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
     threads = cores()
-    share = total // threads
     # Ones, not zeros: pages never written to are all one page of zeros, which the cache holds.
-    buffers = [np.ones(share, dtype=np.uint8) for _ in range(threads)]
+    buffers = [np.ones(total // threads, dtype=np.uint8) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
 
-        def once() -> float:
+        def once(size: int) -> float:
+            share = size // threads
             begin = time.perf_counter()
             found = list(pool.map(lambda buffer: memchr(buffer.ctypes.data, 0, share), buffers))
             assert found == [None] * threads
             return share * threads / (time.perf_counter() - begin)
 
-        return max(once() for _ in range(rounds))
+        def most(size: int) -> float:
+            return max(once(size) for _ in range(rounds * min(4, total // size)))
+
+        memory = most(total)
+        caches: list[tuple[int, float]] = []
+        for share in reversed(_CACHE_SHARES):
+            size = int(share * total)
+            # Fewer bytes come no slower than more, whatever a neighbour did meanwhile.
+            caches.append((size, max(most(size), caches[-1][1] if caches else memory)))
+    return memory, tuple(reversed(caches))
 
 
 def _matrix_rate(size: int = _MATRIX, rounds: int = _ROUNDS) -> float:
@@ -138,7 +150,7 @@ def _busy() -> float:
 
 def _machine_id() -> str:
     """A name for this machine's arithmetic: processor, cores and memory; it tells nothing of its owner."""
-    facts = f"{_cpu_name()}/{cores()}/{psutil.virtual_memory().total >> 30}/{np.__version__}"
+    facts = f"{_cpu_name()}/{cores()}/{psutil.virtual_memory().total >> 30}/{np.__version__}/caches"
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from tgi.bench.compare import NAMES
-from tgi.bench.results import Distribution, Objective, Run, Step
+from tgi.bench.results import CACHED, Distribution, Objective, Run, Step
 from tgi.bench.workload import BATCH
 
 Row = Sequence[str]
@@ -148,8 +148,10 @@ def roof_table(run: Run) -> str:
     if not rows or run.roof is None:
         return ""
     integers = "" if run.roof.integer_rate is None else f", {_si(run.roof.integer_rate, 'op')}/s of 8-bit integers"
+    held = [(size, rate) for size, rate in run.roof.caches if rate > CACHED * run.roof.bandwidth]
+    caches = f"{_si(held[-1][1], 'B')}/s of {_si(held[-1][0], 'B')} that its caches hold, " if held else ""
     limits = (
-        f"This machine's limits: {_si(run.roof.bandwidth, 'B')}/s from memory, "
+        f"This machine's limits: {_si(run.roof.bandwidth, 'B')}/s from memory, {caches}"
         f"{_si(run.roof.float32_rate, 'op')}/s of float32{integers}."
     )
     heads = ("Load", "Phase", "tokens/s", "Roof", "Of the roof", "Bound by", "Bytes/token", "Operations/token")

@@ -153,7 +153,7 @@ class PhaseRoof:
     tokens_per_s: float  # measured
     roof_tokens_per_s: float  # what memory and arithmetic allow
     percent: float
-    bound: str  # `memory` or `compute`: the one that sets the roof
+    bound: str  # `memory`, `cache` or `compute`: the one that sets the roof
     bytes_per_token: float
     operations_per_token: float
     batch: float  # sequences (decode) or tokens (prefill) a step shares its weights among
@@ -187,11 +187,15 @@ class Machine:
     serves: bool  # whether the server runs here
 
 
+CACHED = 1.2  # times the memory's bandwidth: what is read faster comes from a cache
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRoof:
     """What this machine can do at most, measured here."""
 
     bandwidth: float  # bytes a second read from memory by all cores
+    caches: tuple[tuple[int, float], ...] = ()  # bytes read again and again, at least so fast; ascending, falling rates
     float32_rate: float  # operations a second of a float32 matrix product, all cores
     integer_rate: float | None  # of 8-bit integers, derived from it by instruction set; None: the float rate counts
     measured_at: str  # ISO 8601, UTC

@@ -2,7 +2,8 @@
 
 A step reads every weight once, whoever shares it, and the cache of every sequence; it does two operations a weight and
 token, and four a head dimension and cached token in attention. The roof is the greater of the two times (the roofline
-model: Williams, Waterman and Patterson, 2009). docs/bench.md explains and gives an example.
+model: Williams, Waterman and Patterson, 2009). Where the last cache holds all that a step reads, its bandwidth counts,
+not the memory's. docs/bench.md explains and gives an example.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgi.bench.results import Load, MachineRoof, PhaseRoof, Step
+from tgi.bench.results import CACHED, Load, MachineRoof, PhaseRoof, Step
 from tgi.bench.workload import BATCH
 from tgi.checkpoint import open_checkpoint
 from tgi.errors import ModelError
@@ -82,7 +83,7 @@ def roof_decode(cost: ModelCost, machine: MachineRoof, *, sequences: float, cont
     weights = cost.weight_bytes - cost.expert_bytes * (1 - used)
     size = weights + sequences * context * cost.kv_bytes
     operations = sequences * (2 * (cost.layer_parameters + cost.head_parameters) + context * cost.attention_operations)
-    return _phase("decode", cost, machine, size, operations, tokens=sequences, batch=sequences)
+    return _phase("decode", cost, machine, size, operations, steps=1, tokens=sequences, batch=sequences)
 
 
 def roof_prefill(cost: ModelCost, machine: MachineRoof, *, prompts: int, tokens: float) -> PhaseRoof:
@@ -92,7 +93,8 @@ def roof_prefill(cost: ModelCost, machine: MachineRoof, *, prompts: int, tokens:
     size = steps * cost.weight_bytes + total * cost.kv_bytes
     attention = prompts * tokens * (tokens + 1) / 2 * cost.attention_operations  # of each token to those before it
     operations = 2 * total * cost.layer_parameters + 2 * prompts * cost.head_parameters + attention
-    return _phase("prefill", cost, machine, size, operations, tokens=total, batch=min(total, cost.step_tokens))
+    batch = min(total, cost.step_tokens)
+    return _phase("prefill", cost, machine, size, operations, steps=steps, tokens=total, batch=batch)
 
 
 def roofs(step: Step, cost: ModelCost, machine: MachineRoof) -> tuple[PhaseRoof, ...]:
@@ -138,16 +140,25 @@ def measured(limit: PhaseRoof, tokens_per_s: float) -> PhaseRoof:
     )  # fmt: skip
 
 
+def bandwidth(machine: MachineRoof, size: float) -> float:
+    """Bytes a second at most, for a step that reads `size` bytes which the one before has read as well."""
+    held = [rate for least, rate in machine.caches if least <= size]
+    return held[-1] if held else max((rate for _, rate in machine.caches), default=machine.bandwidth)
+
+
 def _phase(
-    phase: str, cost: ModelCost, machine: MachineRoof, size: float, operations: float, *, tokens: float, batch: float
-) -> PhaseRoof:
+    phase: str, cost: ModelCost, machine: MachineRoof, size: float, operations: float, *,
+    steps: int, tokens: float, batch: float,
+) -> PhaseRoof:  # fmt: skip
     rate = machine.float32_rate
     if cost.integers and machine.integer_rate is not None:
         rate = machine.integer_rate
-    reading, computing = size / machine.bandwidth, operations / rate
+    fastest = bandwidth(machine, size / steps)
+    reading, computing = size / fastest, operations / rate
+    source = "cache" if fastest > CACHED * machine.bandwidth else "memory"
     return PhaseRoof(
         phase=phase, tokens_per_s=0.0, roof_tokens_per_s=tokens / max(reading, computing), percent=0.0,
-        bound="memory" if reading >= computing else "compute", bytes_per_token=size / tokens,
+        bound=source if reading >= computing else "compute", bytes_per_token=size / tokens,
         operations_per_token=operations / tokens, batch=batch,
     )  # fmt: skip
 
