@@ -1,9 +1,10 @@
-"""What a way to compute costs in quality: the mean negative log-likelihood of a text, against exact float32 arithmetic.
+"""What a way to compute costs in quality: the mean negative log-likelihood of texts, against exact float32 arithmetic.
 
-    python -m benchmarks.nll MODEL [TEXT ...] [--quantize int8] [--tokens 4096]
+    python -m benchmarks.nll MODEL [TEXT ...] [--quantize int8] [--tokens 4096] [--most 16] [--worth 0.008]
 
-MODEL is a .gguf file or a local folder; without TEXT, the project's own documents are scored. Prints one JSON object:
-nats a token as served, in exact float32 arithmetic, and their difference. A speed without this figure says nothing.
+MODEL is a .gguf file or a local folder; without TEXT, the project's own documents are scored, each by its first
+`--tokens` tokens. Prints a line of JSON for each text, nats a token in exact arithmetic, what the other way adds, and
+the rms change of a token's log-probability, then one of all texts. A speed without this figure says nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from tgi.checkpoint import open_checkpoint
 from tgi.config import Batching, Config, Limits, Model
+from tgi.hub.tokenizer_files import load_encoding
+from tgi.quantization import outliers
 from tgi.runner.plan import Float32, Int32, RowState, StepPlan
 from tgi.runner.runner import ModelRunner
 from tgi.sampling import SamplingParams
@@ -25,19 +27,21 @@ CONTEXT = 512  # tokens scored together
 ROOT = Path(__file__).parents[1]
 
 
-def mean_nll(path: Path, ids: list[int], *, quantize: str | None = None, dtype: str | None = None) -> float:
-    """Nats a token of `ids`, computed in chunks of CONTEXT tokens that know nothing of each other."""
+def scores(path: Path, texts: list[list[int]], *, quantize: str | None = None) -> list[Float32]:
+    """Log-probabilities of the tokens of each text, in chunks of CONTEXT tokens that know nothing of each other."""
     config = Config(
-        model=Model(quantize=quantize, dtype=dtype),
+        model=Model(quantize=quantize),
         batching=Batching(max_batch_total_tokens=2 * CONTEXT),
         limits=Limits(max_total_tokens=CONTEXT),
     )
     runner = ModelRunner.load(open_checkpoint(path), config=config)
-    scores = [
-        _score(runner, np.array(ids[start : start + CONTEXT], dtype=np.int32))
-        for start in range(0, len(ids) - CONTEXT + 1, CONTEXT)
+    return [
+        np.concatenate([_score(runner, np.array(chunk, dtype=np.int32)) for chunk in _chunks(ids)]) for ids in texts
     ]
-    return -float(np.concatenate(scores).mean(dtype=np.float64))
+
+
+def _chunks(ids: list[int]) -> list[list[int]]:
+    return [ids[start : start + CONTEXT] for start in range(0, len(ids) - CONTEXT + 1, CONTEXT)]
 
 
 def _score(runner: ModelRunner, ids: Int32) -> Float32:
@@ -75,16 +79,31 @@ def main() -> None:
     parser.add_argument("text", type=Path, nargs="*", default=[ROOT / "README.md", ROOT / "docs" / "design.md"])
     parser.add_argument("--quantize", choices=["int8"])
     parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--most", type=int, default=outliers.MOST, help="columns of a map singled out at most")
+    parser.add_argument("--worth", type=float, default=outliers.WORTH, help="share of a map's error that one must cost")
     options = parser.parse_args()
-    folder, file = (options.model.parent, options.model.name) if options.model.is_file() else (options.model, None)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    ids = tokenizer.encode("\n".join(text.read_text(encoding="utf-8") for text in options.text))[: options.tokens]
-    served = mean_nll(options.model, ids, quantize=options.quantize)
-    exact = mean_nll(options.model, ids)
-    print(json.dumps({
-        "model": options.model.name, "quantize": options.quantize, "tokens": len(ids) // CONTEXT * (CONTEXT - 1),
-        "nll": round(served, 5), "nll_exact": round(exact, 5), "change": round(served - exact, 5),
-    }, indent=1))  # fmt: skip
+    outliers.MOST, outliers.WORTH = options.most, options.worth
+    tokenizer, _ = load_encoding(options.model)
+    texts = {}
+    for path in options.text:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        texts[path.name] = tokenizer.encode(text, add_special_tokens=False).ids[: options.tokens]
+        if len(texts[path.name]) < CONTEXT:
+            parser.error(f"`{path}` has {len(texts[path.name])} tokens; a chunk is {CONTEXT}")
+    exact = scores(options.model, list(texts.values()))
+    served = scores(options.model, list(texts.values()), quantize=options.quantize)
+    changes = [before - after for before, after in zip(exact, served, strict=True)]
+    for name, score, change in zip(texts, exact, changes, strict=True):
+        print(json.dumps({"text": name, "tokens": len(score), "nll_exact": round(-float(score.mean()), 5),
+                          "change": round(float(change.mean()), 5), "rms": _rms(change)}))  # fmt: skip
+    means = [float(change.mean()) for change in changes]
+    print(json.dumps({"model": options.model.name, "quantize": options.quantize, "texts": len(means),
+                      "change": round(sum(means) / len(means), 5), "least": round(min(means), 5),
+                      "greatest": round(max(means), 5), "rms": _rms(np.concatenate(changes))}))  # fmt: skip
+
+
+def _rms(values: Float32) -> float:
+    return round(float(np.sqrt(np.square(values, dtype=np.float64).mean())), 4)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class ModelRunner:
         self.load_s = 0.0
         self.warmup_s = 0.0
         self._model = model
-        self._searched = True  # for outliers
+        self._outliers_known = True
         self._sampler = Sampler(self.vocab_size, grammars)
         # One block more than can be lent: block 0 is scratch, for padding and for warming up.
         shape = (plan.num_blocks + 1, plan.block_size, model.config.num_kv_heads, model.config.head_dim)
@@ -115,7 +115,7 @@ class ModelRunner:
             kernels=chosen,
             grammars=LateMatchers(load_tokenizer, model.config.vocab_size) if load_tokenizer else None,
         )
-        runner._searched = not convert
+        runner._outliers_known = not convert
         runner.load_s = time.perf_counter() - start
         return runner
 
@@ -141,7 +141,7 @@ class ModelRunner:
         Raises: MemoryError when the step does not fit into memory; sampling rows that the plan began then exist, and
         are forgotten when a later plan names them in `ended`.
         """
-        if not self._searched:
+        if not self._outliers_known:
             self._single_out()
         start = time.perf_counter()
         self._sampler.end(plan.ended)
@@ -189,7 +189,7 @@ class ModelRunner:
         )
         with outliers.watched():
             self._model.logits(self._model.forward(batch, self._caches))
-        self._searched = True
+        self._outliers_known = True
 
 
 def _chooses_all(plan: StepPlan) -> bool:
