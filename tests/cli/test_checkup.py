@@ -65,7 +65,9 @@ def test_secrets_are_masked(secret: str, shown: str) -> None:
     assert masked(secret) == shown
 
 
-@pytest.mark.parametrize(("kernels", "status"), [("avx2", OK), ("avx512", OK), ("portable", WARN), ("torch", WARN)])
+@pytest.mark.parametrize(
+    ("kernels", "status"), [("avx2", OK), ("avx512", OK), ("avx512_bf16", OK), ("portable", WARN), ("torch", WARN)]
+)
 def test_slow_kernels_are_a_warning(monkeypatch: pytest.MonkeyPatch, kernels: str, status: str) -> None:
     monkeypatch.setattr(checkup, "call_aside", lambda name: {"kernels": kernels, "threads": 2, "library": None})
     assert checkup._kernels().status == status

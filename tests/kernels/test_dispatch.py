@@ -43,7 +43,7 @@ def test_a_machine_without_the_library_still_computes(monkeypatch: pytest.Monkey
 def test_the_native_path_is_named() -> None:
     if dispatch.DISPATCH.native is None:
         pytest.skip("the native library was not built")
-    assert kernels.configure() in ("avx512", "avx2", "portable")
+    assert kernels.configure() in ("avx512_bf16", "avx512", "avx2", "portable")
     assert kernels.configure(most="portable") == "portable"
 
 

@@ -14,7 +14,7 @@ from tgi.checkpoint.blocks import dequantize
 from tgi.kernels import PackedWeight, reference
 from tgi.kernels.weights import INTEGER_LAYOUTS
 
-NATIVE = ("avx512", "avx2", "portable")
+NATIVE = ("avx512_bf16", "avx512", "avx2", "portable")
 
 
 def packed(layout: str, rows: int, columns: int, *, integer: bool = True, any_scale: bool = False) -> PackedWeight:

@@ -10,7 +10,7 @@ from tgi import kernels
 from tgi.kernels import PackedWeight, reference
 
 
-@pytest.mark.parametrize("most", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("most", ["avx512_bf16", "avx512", "avx2", "portable"])
 def test_native_results_are_within_rounding_of_the_definition(most: str) -> None:
     if kernels.configure(most=most) != most:
         pytest.skip(f"`{most}` does not run here")

@@ -14,6 +14,8 @@ from tests.kernels.matrices import LAYOUTS, random_matrix, whole_columns
 from tgi import kernels
 from tgi.kernels import PackedWeight
 
+WIDE = ("avx512_bf16", "avx512", "avx2")  # paths that round alike
+
 # The path is configured once a test, not once an example: that is what is wanted.
 same_path = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -139,14 +141,16 @@ def test_attention_ignores_chunks_blocks_and_neighbours(
 def test_attention_gives_the_same_bits_with_wider_vectors(heads: int, kv_heads: int, size: int, window: int) -> None:
     prompt = Prompt(850, heads, kv_heads, size)
     found: dict[str, list[Tensor]] = {}
-    for most in ("avx512", "avx2"):
+    for most in WIDE:
         path = kernels.configure(threads=2, most=most)
-        if path != most:
-            pytest.skip(f"`{most}` does not run here")
         types = (torch.float32, torch.float16, torch.bfloat16)
         found[path] = [prompt.attend([840, 849], 16, dtype, window, seed=1) for dtype in types]
     kernels.configure(threads=1)
-    assert all(torch.equal(a, b) for a, b in zip(*found.values(), strict=True))
+    first, *others = found.values()
+    if not others:
+        pytest.skip("this machine has one such path only")
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("size", [64, 24])
@@ -156,14 +160,16 @@ def test_tiny_numbers_in_bfloat16_give_the_same_bits_with_wider_vectors(size: in
     prompt.keys *= 10.0 ** torch.randint(-42, 1, prompt.keys.shape)
     prompt.values *= 10.0 ** torch.randint(-42, -30, prompt.values.shape)
     prompt.queries *= 10.0 ** torch.randint(-3, 3, prompt.queries.shape)
-    found = []
-    for most in ("avx512", "avx2"):
-        if kernels.configure(threads=2, most=most) != most:
-            pytest.skip(f"`{most}` does not run here")
-        found.append(prompt.attend([190, 199], 16, torch.bfloat16, 0, seed=1))
+    found = {}
+    for most in WIDE:
+        path = kernels.configure(threads=2, most=most)
+        found[path] = prompt.attend([190, 199], 16, torch.bfloat16, 0, seed=1)
     kernels.configure(threads=1)
-    assert torch.equal(*found)
-    assert found[0].abs().max() > 0
+    first, *others = found.values()
+    if not others:
+        pytest.skip("this machine has one such path only")
+    assert all(torch.equal(first, other) for other in others)
+    assert first.abs().max() > 0
 
 
 @pytest.mark.parametrize("window", [0, 700])
@@ -212,7 +218,7 @@ def test_attention_over_several_spans_is_attention(ops: ModuleType, window: int)
         torch.testing.assert_close(found[token], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("most", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("most", ["avx512_bf16", "avx512", "avx2", "portable"])
 def test_the_number_of_threads_changes_nothing(most: str) -> None:
     weights = [
         PackedWeight((random_matrix(layout, 500, 768, integer=integer),))

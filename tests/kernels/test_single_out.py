@@ -16,7 +16,7 @@ from tgi.kernels import PackedWeight, reference
 from tgi.kernels.weights import INTEGER_LAYOUTS
 from tgi.quantization import int8
 
-NATIVE = ("avx512", "avx2", "portable")
+NATIVE = ("avx512_bf16", "avx512", "avx2", "portable")
 
 
 @pytest.mark.parametrize("layout", INTEGER_LAYOUTS)

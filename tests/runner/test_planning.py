@@ -51,5 +51,5 @@ def test_what_does_not_fit_is_refused_as_the_engine_does(model: Path) -> None:
 
 def test_the_kernels_of_this_machine_are_named() -> None:
     found = kernels_here()
-    assert found["kernels"] in ("torch", "portable", "avx2", "avx512")
+    assert found["kernels"] in ("torch", "portable", "avx2", "avx512", "avx512_bf16")
     assert found["threads"] >= 1

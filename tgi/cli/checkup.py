@@ -29,6 +29,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd")
 WHY = {
     "avx512": "the processor has AVX-512",
+    "avx512_bf16": "the processor has AVX-512 with BF16",
     "avx2": "the processor has AVX2",
     "portable": "the processor has neither AVX2 nor AVX-512: slow",
     "torch": "the native library was not built: slow",

@@ -63,7 +63,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     dtype: str
     device: str
     quantize: str | None
-    kernels: str  # which kernels run: "avx512", "avx2", "portable", "torch"
+    kernels: str  # which kernels run: "avx512_bf16", "avx512", "avx2", "portable", "torch"
     vocab_size: int  # width of the logits
     num_blocks: int  # lendable KV blocks
     block_size: int  # tokens a block

@@ -25,7 +25,7 @@ from tgi.kernels.replay import REPLAYED, Memory, Recorder, Recording
 from tgi.kernels.weights import Matrix, PackedWeight
 
 # The order of the enumeration in `native/kernels.h`.
-PATHS = ("portable", "avx2", "avx512")
+PATHS = ("portable", "avx2", "avx512", "avx512_bf16")
 CACHE_TYPES = {FLOAT32: 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}  # brain floats: `tgi.kernels.arrays`
 MAX_HEAD_DIM = 512
 _LARGE = 1 << 14  # values: 64 KiB
@@ -114,9 +114,12 @@ class CpuKernels:
         """See `tgi.kernels.refreshed`."""
         return compute() if self._recorder is None else self._recorder.refreshed(compute)
 
-    def configure(self, threads: int, *, most: str = "avx512") -> str:
-        """Run on `threads` threads, the caller's included. Returns: the best of PATHS up to `most` that runs here."""
-        return PATHS[self._configure(threads, PATHS.index(most))]
+    def configure(self, threads: int, *, most: str | None = None) -> str:
+        """Run on `threads` threads, the caller's included.
+
+        Returns: the last of PATHS up to `most` that runs here; without `most` the one that is fastest.
+        """
+        return PATHS[self._configure(threads, -1 if most is None else PATHS.index(most))]
 
     def populate(self, arrays: Sequence[Array], rows: Array) -> None:
         """See `tgi.kernels.populate`."""

@@ -36,13 +36,14 @@ DISPATCH = _dispatch()
 """Until `configure` is called: the native library on one thread where it was built, else torch."""
 
 
-def configure(*, threads: int | None = None, native: bool = True, most: str = "avx512") -> str:
+def configure(*, threads: int | None = None, native: bool = True, most: str | None = None) -> str:
     """Choose the backend and its threads; the engine calls this once, before any other operation.
 
     `threads` counts the caller; None means one a physical core this process may use. `native` False computes with
-    torch; `most` bounds the instruction set that the native path takes, for tests.
+    torch; `most` bounds the instruction set that the native path takes, for tests. None takes what is fastest here.
 
-    Returns: what runs: "avx512", "avx2", "portable" or "torch" (also when the native library was not built).
+    Returns: what runs: "avx512_bf16", "avx512", "avx2", "portable" or "torch" (also when the native library was not
+             built).
     Raises:  ValueError when `threads` is not positive.
     """
     if threads is not None and threads < 1:

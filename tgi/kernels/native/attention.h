@@ -9,8 +9,8 @@
 // - Weighted values are added position after position, fused, to zeros.
 // Over a cache in bfloat16 queries and weights are rounded to bfloat16 as well, columns and positions (from the span's
 // start) meet in pairs, the second of a pair first, and numbers below 2^-126 count as zeros: a score's lane l adds up
-// pairs l, l + 8, ... That is what AVX512_BF16 computes, at twice the rate of float32; without it the same is added up
-// in float32.
+// pairs l, l + 8, ... That is what AVX512_BF16 computes: at twice the rate of float32 on AMD's Zen 4, at half of it on
+// Intel's Emerald Rapids. Where it is slower, or missing, the same is added up in float32.
 //
 // With more than one span, their results are scaled to the largest maximum and added in order (merge_row). At last the
 // values are divided by the sum of weights.
@@ -82,7 +82,7 @@ static void begin_rows(const Work& work, AttentionBuffers& buffers) {
         float *query = buffers.query + row * work.width, *sums = buffers.sums + row * work.width;
         for (int64_t i = 0; i < task.head_dim; i++) query[i] = q[i] * scale;
         for (int64_t i = task.head_dim; i < work.width; i++) query[i] = 0.0f;
-#if defined(TGI_VNNI)
+#if defined(TGI_PAIRS)
         if (TYPE == PAIRED_BF16) keep_halves(query, work.width);
 #endif
         if (TYPE == CACHE_BF16) {
@@ -161,17 +161,20 @@ static void attend_tiles(const Work& work, Vectors vectors, int64_t begin, int64
         for (int64_t kv_head = 0; kv_head < work.item.kv_heads; kv_head++) {
             Tile tile{vectors + start, kv_head * head_dim * item_bytes(TYPE), start, stop, work.width};
             int64_t row = kv_head * rows;
-#if defined(TGI_VNNI)
+#if defined(TGI_PAIRS)
             if constexpr (TYPE == PAIRED_BF16) {
                 attend_pairs<SCORES>(tile, head_dim, row, rows, buffers);
                 continue;
-            } else if (TYPE != CACHE_BF16 && rows >= WIDE_ROWS) {
+            }
+#endif
+#if defined(TGI_VNNI)
+            if (rows >= WIDE_ROWS) {
                 if (SCORES)
                     transpose_keys<TYPE>(tile, head_dim * item_bytes(TYPE), buffers);
                 else
                     converted<TYPE, SCORES>(tile, head_dim, buffers);
                 Tile wide{buffers.tile_rows, 0, start, stop, work.width};
-                attend_wide<CACHE_F32, SCORES>(wide, row, rows, buffers);
+                attend_wide<CONVERTED, SCORES>(wide, row, rows, buffers);
                 continue;
             }
 #endif
@@ -217,13 +220,11 @@ static void attend_brain(const Work& work, const Work* next, AttentionBuffers& b
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | 0x8040);
 #endif
-#if defined(TGI_VNNI)
-    static const bool pairs = __builtin_cpu_supports("avx512bf16");
-    if (pairs)
-        attend<PAIRED_BF16>(work, next, buffers);
-    else
+#if defined(TGI_PAIRS)
+    attend<PAIRED_BF16>(work, next, buffers);
+#else
+    attend<CACHE_BF16>(work, next, buffers);
 #endif
-        attend<CACHE_BF16>(work, next, buffers);
 #if defined(__SSE2__)
     _mm_setcsr(mode);
 #endif

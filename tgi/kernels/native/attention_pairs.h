@@ -1,10 +1,10 @@
-// Tiles of attention over a cache in bfloat16 where the processor adds up products of pairs (AVX512_BF16): twice the
-// products an instruction, and for few queries nothing is converted. The order is attention.h's.
+// Tiles of attention over a cache in bfloat16 where the processor adds up products of pairs (AVX512_BF16) faster than
+// products: for few queries nothing is converted either. The order is attention.h's.
 #pragma once
 
 #include "attention_wide.h"
 
-#if defined(TGI_VNNI)
+#if defined(TGI_PAIRS)
 
 namespace tgi {
 namespace TGI_PATH {

@@ -146,15 +146,17 @@ static void transpose_keys(const Tile& tile, int64_t bytes, AttentionBuffers& bu
 template <int TYPE, int M>
 TGI_INLINE void score_sixteen(const float* query, int64_t stride, const float* keys, int64_t columns, float* scores) {
     Float16 sums[M * 8] = {};
-    for (int64_t k = 0; k < columns; k += 8) {
-#pragma GCC unroll 8
-        for (int lane = 0; lane < 8; lane++) {
-            Float16 column = load_wide(keys + (k + lane) * WIDE);
+    // Where columns meet in pairs, the query has the second of eight pairs, then the first.
+    constexpr int STEP = TYPE == CONVERTED_BF16 ? 16 : 8;
+    for (int64_t k = 0; k < columns; k += STEP) {
+#pragma GCC unroll 16
+        for (int i = 0; i < STEP; i++) {
+            Float16 column = load_wide(keys + (k + (STEP == 8 ? i : 2 * (i % 8) + (i < 8))) * WIDE);
             asm("" : "+v"(column));  // from memory come the queries' columns: one load a product
 #pragma GCC unroll 3
             for (int m = 0; m < M; m++) {
-                Float16& total = sums[m * 8 + lane];
-                const float* item = query + m * stride + k + lane;
+                Float16& total = sums[m * 8 + i % 8];
+                const float* item = query + m * stride + k + i;
                 total = TYPE == PAIRED_BF16 ? pairs_added(column, item, total) : fused(all_wide(*item), column, total);
             }
         }
@@ -186,20 +188,25 @@ TGI_INLINE void add_wide(
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) result[m * V + v] = load_wide(sums + m * width + WIDE * v);
-    for (int64_t i = 0; i < count; i++) {
-        Float16 value[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            value[v] = load_wide(values + i * width + WIDE * v);
-            if (TYPE == PAIRED_BF16 && M == 1) value[v] = (Float16)((Bits16)value[v] & half);
-        }
-#pragma GCC unroll 6
-        for (int m = 0; m < M; m++) {
-            Float16 weight = all_wide(weights[m * SPAN + i]);
+    constexpr int64_t STEP = TYPE == CONVERTED_BF16 ? 2 : 1;
+    for (int64_t pair = 0; pair < count; pair += STEP) {
+#pragma GCC unroll 2
+        for (int64_t i = pair + STEP - 1; i >= pair; i--) {
+            if (STEP == 2 && i == count) continue;  // half a pair
+            Float16 value[V];
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) {
-                Float16& total = result[m * V + v];
-                total = TYPE == PAIRED_BF16 ? pairs_added(value[v], weight, total) : fused(weight, value[v], total);
+                value[v] = load_wide(values + i * width + WIDE * v);
+                if (TYPE == PAIRED_BF16 && M == 1) value[v] = (Float16)((Bits16)value[v] & half);
+            }
+#pragma GCC unroll 6
+            for (int m = 0; m < M; m++) {
+                Float16 weight = all_wide(weights[m * SPAN + i]);
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) {
+                    Float16& total = result[m * V + v];
+                    total = TYPE == PAIRED_BF16 ? pairs_added(value[v], weight, total) : fused(weight, value[v], total);
+                }
             }
         }
     }
@@ -233,6 +240,7 @@ TGI_APART void add_wide_values(
 template <int TYPE, int M>
 TGI_INLINE void add_range(const Tile& tile, int64_t from, int64_t to, int64_t row, AttentionBuffers& buffers) {
     from -= tile.start, to -= tile.start;
+    if (TYPE == CONVERTED_BF16 && from < to && from % 2) add_wide_values<TYPE, M>(tile, from++, 1, row, 0, buffers);
     if (TYPE != PAIRED_BF16) return add_wide_values<TYPE, M>(tile, from, to - from, row, 0, buffers);
     for (int64_t i = row; from < to && from % 2 && i < row + M; i++)
         add_wide_values<TYPE, 1>(tile, from / 2, 1, i, 0xffff0000, buffers);

@@ -38,28 +38,36 @@ static void multiply_panel(
     for (int m = 0; m < M; m++) finish(task, token + m, sums + m * PANEL_ROWS, rows, output);
 }
 
-template <class P, class Token>
-static void compute_panel(
-    const MatmulTask& task, const Token* x, const uint8_t* panel, const Apart& apart, int64_t rows, int64_t output) {
-    int64_t token = 0;
-    constexpr int MOST = static_cast<int>(TOKENS_A_TILE);
-    for (; token + MOST <= task.tokens; token += MOST) multiply_panel<P, MOST>(task, x, panel, apart, token, rows, output);
-    if constexpr (MOST > 8)
-        for (; token + 8 <= task.tokens; token += 8) multiply_panel<P, 8>(task, x, panel, apart, token, rows, output);
-    for (; token + 4 <= task.tokens; token += 4) multiply_panel<P, 4>(task, x, panel, apart, token, rows, output);
-    for (; token + 2 <= task.tokens; token += 2) multiply_panel<P, 2>(task, x, panel, apart, token, rows, output);
-    if (token < task.tokens) multiply_panel<P, 1>(task, x, panel, apart, token, rows, output);
-}
-
-template <class P, class Token>
-static void compute_panels(const PanelRun& run, const Token* x) {
+// Panels [first, last) of a run against M tokens.
+template <class P, int M, class Token>
+TGI_INLINE void multiply_panels(const PanelRun& run, const Token* x, int64_t first, int64_t last, int64_t token) {
     const Matrix& part = *run.part;
-    for (int64_t panel = run.panel; panel < run.panel + run.count; panel++) {
+    for (int64_t panel = first; panel < last; panel++) {
         int64_t row = panel * PANEL_ROWS, rows = part.rows - row < PANEL_ROWS ? part.rows - row : PANEL_ROWS;
         Apart apart{nullptr, nullptr, 0};
         if constexpr (std::is_same_v<Token, TokenGroup>)
             apart = {part.outlier_weights + panel * part.outlier_count * PANEL_ROWS, run.task->apart, part.outlier_count};
-        compute_panel<P>(*run.task, x, part.data + panel * run.bytes, apart, rows, run.output + row);
+        multiply_panel<P, M>(*run.task, x, part.data + panel * run.bytes, apart, token, rows, run.output + row);
+    }
+}
+
+constexpr int64_t PANELS_KEPT = 384 << 10;  // bytes
+
+// A tile of tokens stays in the first-level cache while panels pass by, of which as many as the second level holds wait
+// for the next tile.
+template <class P, class Token>
+static void compute_panels(const PanelRun& run, const Token* x) {
+    int64_t tokens = run.task->tokens, end = run.panel + run.count, fit = PANELS_KEPT / run.bytes;
+    constexpr int MOST = TOKENS_A_TILE<Token>;
+    int64_t step = tokens <= MOST ? run.count : fit > 1 ? fit : 1;
+    for (int64_t first = run.panel; first < end; first += step) {
+        int64_t last = first + step < end ? first + step : end, token = 0;
+        for (; token + MOST <= tokens; token += MOST) multiply_panels<P, MOST>(run, x, first, last, token);
+        if constexpr (MOST > 8)
+            for (; token + 8 <= tokens; token += 8) multiply_panels<P, 8>(run, x, first, last, token);
+        for (; token + 4 <= tokens; token += 4) multiply_panels<P, 4>(run, x, first, last, token);
+        for (; token + 2 <= tokens; token += 2) multiply_panels<P, 2>(run, x, first, last, token);
+        if (token < tokens) multiply_panels<P, 1>(run, x, first, last, token);
     }
 }
 

@@ -189,7 +189,8 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const FineTok
     }
 }
 
-constexpr int64_t TOKENS_A_TILE = 8;
+template <class Token>
+constexpr int TOKENS_A_TILE = 8;
 
 }  // namespace TGI_PATH
 }  // namespace tgi

@@ -80,7 +80,8 @@ TGI_INLINE void panel_tokens(const uint8_t* panel, int64_t groups, const Token* 
     }
 }
 
-constexpr int64_t TOKENS_A_TILE = 4;
+template <class Token>
+constexpr int TOKENS_A_TILE = 4;
 
 }  // namespace TGI_PATH
 }  // namespace tgi

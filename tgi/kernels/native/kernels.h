@@ -312,6 +312,7 @@ extern const Kernels PORTABLE_KERNELS;
 #if defined(TGI_HAVE_AVX2)
 extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
+extern const Kernels AVX512_BF16_KERNELS;
 #endif
 
 }  // namespace tgi
