@@ -164,8 +164,11 @@ class Bench:
         self.note(number, name, load, figures)
 
     def _roof(self, name: str, rate: float) -> Figures:
-        """The share of what memory allows, as `tgi bench` says it."""
-        limits, doubt = machine.roof(self.options.work)
+        """The share of what memory allows, as `tgi bench` says it.
+
+        Measured beside each figure: how much of a cache that others share is ours changes from minute to minute.
+        """
+        limits, doubt = machine.roof(self.options.work, again=True)
         if doubt:
             self.missing.setdefault("the memory roof", doubt)
         cost = roof.model_cost(self.our_model(name))
