@@ -54,6 +54,7 @@ ROWS = (
     *(Row(f"change of NLL, {name}", "nll_change", (name,), (), 0.005, 0.001, "", False) for name in OURS),
     Row("idle, share of a core", "idle_percent", DEFAULT, (), 1.0, 0.1, " %", False),
     Row("share of the memory roof, 1 stream", "roof_percent", DEFAULT, (), 65, 85, " %"),
+    Row("share of the roof with the last cache, 1 stream", "cached_roof_percent", DEFAULT, (), 65, 85, " %"),
     Row("second request with a common prefix of 1024", "prefix_ratio", DEFAULT, (), 0.1, 0.05, "x", False),
 )
 
